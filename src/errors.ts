@@ -1,0 +1,50 @@
+/**
+ * The errors an operator can meet. Each says in full sentences what is wrong, where, and what to do,
+ * and carries the exit code that the README lists.
+ */
+export abstract class CompressStateError extends Error {
+  /** What the process ends with when this error ends the run. */
+  abstract readonly exitCode: number;
+
+  override get name(): string {
+    return this.constructor.name;
+  }
+}
+
+/** Options that are unknown, missing, or don't go together. */
+export class UsageError extends CompressStateError {
+  readonly exitCode = 2;
+}
+
+/** An input file that can't be read, or does not hold what it should. */
+export class InputError extends CompressStateError {
+  readonly exitCode = 3;
+}
+
+/** The room has no state groups in the source, or none in the chosen range. */
+export class RoomNotFoundError extends CompressStateError {
+  readonly exitCode = 4;
+}
+
+/** The database can't be reached, refuses us, lacks a table, or went away midway. */
+export class DatabaseError extends CompressStateError {
+  readonly exitCode = 5;
+}
+
+/** A group's planned state differs from its stored state: a defect of this program, and nothing was written. */
+export class VerificationError extends CompressStateError {
+  readonly exitCode = 6;
+
+  constructor(
+    message: string,
+    /** The state group whose states differ. */
+    readonly stateGroup: number,
+  ) {
+    super(message);
+  }
+}
+
+/** The output or a temporary file can't be written: disk full, no permission. */
+export class OutputError extends CompressStateError {
+  readonly exitCode = 7;
+}

@@ -1,0 +1,38 @@
+/** Chain lengths, counted in groups, the group itself included, as Synapse counts hops. */
+export interface Hops {
+  readonly largest: number;
+  readonly mean: number;
+}
+
+/** Every figure of one room's run. Rows are rows of `state_groups_state`. */
+export interface Statistics {
+  readonly room: string;
+  readonly strategy: string;
+  /** Groups read: those in range and the ancestors that were only read. */
+  readonly stateGroups: number;
+  readonly rowsBefore: number;
+  readonly rowsAfter: number;
+  /** Estimated bytes of the rows and their index entries, before and after. */
+  readonly bytesBefore: number;
+  readonly bytesAfter: number;
+  /** Groups written in full because no base had only keys of theirs, and the rows of these groups. */
+  readonly forcedResets: number;
+  readonly forcedResetRows: number;
+  /** Groups for which the planner chose another predecessor than the stored one. */
+  readonly stateGroupsChanged: number;
+  /** Groups that the output rewrites, the rows it deletes and the rows it inserts. */
+  readonly groupsWritten: number;
+  readonly rowsDeleted: number;
+  readonly rowsInserted: number;
+  readonly hopsBefore: Hops;
+  readonly hopsAfter: Hops;
+  /** Groups whose new encoding was compared with the stored one; 0 with verification off. */
+  readonly groupsVerified: number;
+  /** Groups in range that were left as stored because their edges or rows are irregular. */
+  readonly groupsPassedThrough: number;
+  /** Whether the changes were kept; if not, why. */
+  readonly outcome: 'written' | 'no-output-asked' | 'no-gain' | 'below-minimum' | 'nothing-to-change';
+  readonly outputBytes: number;
+  readonly warnings: readonly string[];
+  readonly seconds: number;
+}

@@ -1,0 +1,39 @@
+import type { Readable } from 'node:stream';
+import type { GroupTable } from './group-table.js';
+
+/** Which of a room's state groups are compressed. */
+export interface GroupRange {
+  /** Only groups with a larger id (exclusive), as the old tool's `-b`. */
+  readonly minStateGroup?: number;
+  /** Only groups with this id or a smaller one (inclusive), as the old tool's `-s`. */
+  readonly maxStateGroup?: number;
+  /** Only this many groups, the smallest ids above `minStateGroup`, as the old tool's `-n`. */
+  readonly groupsToCompress?: number;
+}
+
+/**
+ * One room's state groups, from wherever they are stored. Nothing after a source knows where its
+ * data came from.
+ */
+export interface RoomSource {
+  readonly room: string;
+  /** The headers of the groups in range and of all their ancestors, read before any row. */
+  readonly groups: GroupTable;
+  /** When the data was as it is read here; unknown for files. */
+  readonly snapshotTime: Date | undefined;
+  /**
+   * The rows of every group in `groups`, as chunks of COPY text cut anywhere. Lines are in ascending
+   * order of state group, and every line has the columns that `rowColumns` says, in that order.
+   * May be called once.
+   */
+  rows(): Readable;
+  /**
+   * `without-room`: state_group, type, state_key, event_id.
+   * `with-room`: state_group, room_id, type, state_key, event_id, as the table has them.
+   */
+  readonly rowColumns: 'without-room' | 'with-room';
+  /** What was found that an operator should know; complete once `rows()` has ended. */
+  readonly warnings: readonly string[];
+  /** Closes connections and removes temporary files. Safe to call at any time, and twice. */
+  close(): Promise<void>;
+}
