@@ -1,5 +1,20 @@
-import type { RoomSource } from './sources/room-source.js';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Writable, type Transform } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import type { PlannedGroup } from './planner/planned-group.js';
+import { LevelsPlanner } from './planner/levels.js';
+import type { Planner } from './planner/planner.js';
+import { RoomPlan } from './planner/room-plan.js';
 import type { Statistics } from './report/statistics.js';
+import { GRAPH_FILES, graphSink } from './sinks/graphs.js';
+import { openFileOutput, type OpenOutput } from './sinks/output.js';
+import { sqlSink } from './sinks/sql.js';
+import type { RoomSource } from './sources/room-source.js';
+import { VERSION } from './version.js';
+
+/** The level sizes of the old tool. */
+export const DEFAULT_LEVELS: readonly number[] = [100, 50, 25];
 
 /** How far a run has come; totals are known from the headers. */
 export interface Progress {
@@ -23,20 +38,149 @@ export interface CompressSettings {
   readonly output?: Output;
   /** Folder for the four CSV files that Gephi reads. */
   readonly graphs?: string;
+  /** Called after each batch of groups. */
   readonly onProgress?: (progress: Progress) => void;
   readonly signal?: AbortSignal;
 }
 
 /** Where the changes go. Nothing of it may be seen under its final name before `keep()` resolved. */
 export interface Output {
-  readonly stream: NodeJS.WritableStream;
+  readonly stream: Writable;
+  /** Bytes that `stream` has stored or sent. */
+  readonly bytes: number;
   /** The stream has ended and all is verified: put it where it belongs. */
   keep(): Promise<void>;
   /** Forget all that was written. Safe to call at any time, and twice. */
   discard(): Promise<void>;
 }
 
-/** Compresses one room: reads it, plans, verifies, writes SQL to `output`, and counts. */
-export async function compressRoom(_settings: CompressSettings): Promise<Statistics> {
-  throw new Error('to come');
+/**
+ * Compresses one room: reads it, plans, verifies, writes SQL to `output`, and counts. The output is
+ * kept only if everything went well and it is worth it (`outcome` says); otherwise it is discarded.
+ *
+ * @throws InputError, DatabaseError from the source; VerificationError; OutputError; and the signal's
+ *   reason when it is aborted
+ */
+export async function compressRoom(settings: CompressSettings): Promise<Statistics> {
+  const started = performance.now();
+  const { source, output } = settings;
+  const graphs: OpenOutput[] = [];
+  try {
+    if (settings.graphs !== undefined) {
+      for (const name of GRAPH_FILES) {
+        graphs.push(
+          await openFileOutput(join(settings.graphs, name), {
+            tmpdir: tmpdir(),
+            ...(settings.signal && { signal: settings.signal }),
+          }),
+        );
+      }
+    }
+    const planner = new LevelsPlanner(settings.levels ?? DEFAULT_LEVELS);
+    const plan = new RoomPlan(source, planner, settings.verify ?? true);
+    const stages: NodeJS.ReadWriteStream[] = [plan];
+    if (graphs.length > 0) stages.push(graphSink(graphs.map(({ stream }) => stream)));
+    if (output !== undefined) stages.push(sqlStage(settings, planner));
+    if (settings.onProgress) plan.on('planned', progressOf(plan, source, settings.onProgress));
+    await pipeline([source.rows(), ...stages, output?.stream ?? discardStream()], {
+      ...(settings.signal && { signal: settings.signal }),
+    });
+
+    const outcome = outcomeOf(plan, settings);
+    if (outcome === 'written') await output!.keep();
+    else await output?.discard();
+    for (const graph of graphs) await graph.keep();
+    return statisticsOf(settings, plan, planner, outcome, (performance.now() - started) / 1000);
+  } catch (error) {
+    await output?.discard();
+    for (const graph of graphs) await graph.discard();
+    throw error;
+  } finally {
+    await source.close();
+  }
+}
+
+function sqlStage(settings: CompressSettings, planner: Planner): Transform {
+  const { source, transactions = false } = settings;
+  const { ids, length } = source.groups;
+  return sqlSink({
+    room: source.room,
+    transactions,
+    header: [
+      `Written by synapse_compress_state ${VERSION}.`,
+      `Room ${JSON.stringify(source.room)}, state groups ${ids[0]} to ${ids[length - 1]}; ${planner.description}.`,
+      source.snapshotTime === undefined
+        ? 'The tables are as they were when they were exported.'
+        : `The tables are as they were at ${source.snapshotTime.toISOString()}.`,
+      transactions
+        ? 'Each state group is changed in a transaction of its own, and left as it is if it is not as it was read.'
+        : 'Apply this in one transaction, with Synapse stopped: psql -1 -v ON_ERROR_STOP=1 -f FILE',
+    ],
+  });
+}
+
+function progressOf(
+  plan: RoomPlan,
+  source: RoomSource,
+  onProgress: (progress: Progress) => void,
+): () => void {
+  return () =>
+    onProgress({
+      groups: plan.counts.groups,
+      totalGroups: source.groups.length,
+      rows: plan.counts.rowsBefore,
+    });
+}
+
+/** The end of a pipeline whose counts are all that is wanted. */
+function discardStream(): Writable {
+  return new Writable({
+    objectMode: true,
+    write: (_planned: readonly PlannedGroup[], _encoding, done) => done(),
+  });
+}
+
+function outcomeOf({ counts }: RoomPlan, settings: CompressSettings): Statistics['outcome'] {
+  if (counts.groupsWritten === 0) return 'nothing-to-change';
+  if (counts.rowsAfter > counts.rowsBefore) return 'no-gain';
+  if (counts.rowsBefore - counts.rowsAfter < (settings.minSavedRows ?? 0)) return 'below-minimum';
+  return settings.output === undefined ? 'no-output-asked' : 'written';
+}
+
+function statisticsOf(
+  settings: CompressSettings,
+  { counts, groupsVerified }: RoomPlan,
+  planner: Planner,
+  outcome: Statistics['outcome'],
+  seconds: number,
+): Statistics {
+  const warnings = [...settings.source.warnings];
+  if (counts.contradictoryGroups > 0) {
+    warnings.push(
+      `${counts.contradictoryGroups} state groups have two events for one key, so that their state is undefined (the first: ${counts.contradictoryExamples.join(', ')}). They and the groups built on them were left as they are.`,
+    );
+  }
+  return {
+    room: settings.source.room,
+    strategy: planner.description,
+    stateGroups: counts.groups,
+    rowsBefore: counts.rowsBefore,
+    rowsAfter: counts.rowsAfter,
+    bytesBefore: counts.bytesBefore,
+    bytesAfter: counts.bytesAfter,
+    forcedResets: planner.forcedResets,
+    forcedResetRows: planner.forcedResetRows,
+    stateGroupsChanged: counts.stateGroupsChanged,
+    groupsWritten: counts.groupsWritten,
+    rowsDeleted: counts.rowsDeleted,
+    rowsInserted: counts.rowsInserted,
+    hopsBefore: { largest: counts.largestHopsBefore, mean: counts.meanHopsBefore },
+    hopsAfter: { largest: counts.largestHopsAfter, mean: counts.meanHopsAfter },
+    groupsVerified,
+    groupsPassedThrough: counts.groupsPassedThrough,
+    outcome,
+    outputBytes: outcome === 'written' ? settings.output!.bytes : 0,
+    warnings,
+    seconds,
+  };
 }

@@ -1,0 +1,92 @@
+import { NO_STATE, type LiveStates } from '../state/live-states.js';
+import { grown } from '../state/grown.js';
+import { LACKS_KEY } from '../state/state-trie.js';
+import type { Plan, Planner } from './planner.js';
+
+/**
+ * The published algorithm of rust-synapse-compress-state, with the same result: a tree of levels, each
+ * a chain of a set length. A group's base is the head of the lowest level that has room; where that
+ * has keys which the group has not, the head's own new predecessor, and so on.
+ */
+export class LevelsPlanner implements Planner {
+  readonly description: string;
+  forcedResets = 0;
+  forcedResetRows = 0;
+  readonly #sizes: readonly number[];
+  /** For each level its head, or `NO_STATE`, and the length of its chain. */
+  readonly #heads: number[];
+  readonly #lengths: number[];
+  /** For each state that a head's walk can reach: its new predecessor, and by how many ways. */
+  #base = new Int32Array(256);
+  #ways = new Int32Array(256);
+
+  constructor(sizes: readonly number[]) {
+    this.#sizes = sizes;
+    this.#heads = sizes.map(() => NO_STATE);
+    this.#lengths = sizes.map(() => 0);
+    this.description = `levels ${sizes.join(',')}`;
+  }
+
+  plan(states: LiveStates, state: number, stored: number, plan: Plan): boolean {
+    const sizes = this.#sizes;
+    let level = 0;
+    while (level < sizes.length && this.#lengths[level]! >= sizes[level]!) level++;
+    const candidate = level < sizes.length ? this.#heads[level]! : NO_STATE;
+
+    let changed = true;
+    if (candidate === stored) {
+      plan.base = stored;
+      changed = false;
+    } else {
+      this.#findBase(states, state, candidate, plan);
+    }
+
+    this.#base = grown(this.#base, states.length);
+    this.#ways = grown(this.#ways, states.length);
+    this.#base[state] = plan.base;
+    if (plan.base !== NO_STATE) this.#reach(states, plan.base);
+    for (let full = 0; full < level; full++) this.#become(states, full, state, 1);
+    if (level < sizes.length) this.#become(states, level, state, this.#lengths[level]! + 1);
+    return changed;
+  }
+
+  /** Takes the first valid base from the candidate on along its new predecessors, or none. */
+  #findBase(states: LiveStates, state: number, candidate: number, plan: Plan): void {
+    const size = states.size[state]!;
+    plan.delta = grown(plan.delta, size);
+    for (let base = candidate; base !== NO_STATE; base = this.#base[base]!) {
+      if (states.size[base]! > size) continue;
+      const length = states.difference(base, state, plan.delta, size);
+      if (length === LACKS_KEY) continue;
+      plan.base = base;
+      plan.length = length;
+      return;
+    }
+    plan.base = NO_STATE;
+    plan.length = states.list(state, plan.delta);
+    if (candidate !== NO_STATE) {
+      this.forcedResets++;
+      this.forcedResetRows += size;
+    }
+  }
+
+  #become(states: LiveStates, level: number, state: number, length: number): void {
+    const old = this.#heads[level]!;
+    this.#heads[level] = state;
+    this.#lengths[level] = length;
+    this.#reach(states, state);
+    if (old !== NO_STATE) this.#leave(states, old);
+  }
+
+  #reach(states: LiveStates, state: number): void {
+    if (this.#ways[state]!++ === 0) states.hold(state);
+  }
+
+  #leave(states: LiveStates, state: number): void {
+    while (state !== NO_STATE && --this.#ways[state]! === 0) {
+      const base = this.#base[state]!;
+      states.release(state);
+      state = base;
+    }
+  }
+}

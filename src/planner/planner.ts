@@ -1,0 +1,27 @@
+import type { LiveStates } from '../state/live-states.js';
+
+/** What a planner chose for one group: a base and the entries by which the group's state differs from it. */
+export class Plan {
+  /** The state to become the group's predecessor, or `NO_STATE` for a snapshot. */
+  base = 0;
+  /** The rows to store, `length` of them. */
+  delta = new Int32Array(1024);
+  length = 0;
+}
+
+/**
+ * Chooses each group's new predecessor. It is asked for the groups in range, in ascending order, and
+ * holds those states that it may still choose.
+ */
+export interface Planner {
+  /** The name of the strategy, with its settings, as the header of the output gives it. */
+  readonly description: string;
+  /** Groups for which no base had only keys of theirs, and their rows. */
+  readonly forcedResets: number;
+  readonly forcedResetRows: number;
+  /**
+   * Plans for the group whose state is `state` and whose stored predecessor's state is `stored`, or
+   * `NO_STATE`. Returns false if the group is to stay as it is; otherwise `plan` is filled.
+   */
+  plan(states: LiveStates, state: number, stored: number, plan: Plan): boolean;
+}

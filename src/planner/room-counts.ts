@@ -1,0 +1,98 @@
+import { IN_RANGE } from '../sources/group-table.js';
+import type { EntryPool } from '../state/entry-pool.js';
+import type { GroupRows } from '../state/row-parser.js';
+import type { Plan } from './planner.js';
+
+const EXAMPLES = 5;
+
+/** What a room's plan counts on its way. Rows are rows of `state_groups_state`. */
+export class RoomCounts {
+  groups = 0;
+  rowsBefore = 0;
+  rowsAfter = 0;
+  bytesBefore = 0;
+  bytesAfter = 0;
+  stateGroupsChanged = 0;
+  groupsWritten = 0;
+  rowsDeleted = 0;
+  rowsInserted = 0;
+  groupsPassedThrough = 0;
+  /** Groups with two events for one key: how many, and the first. */
+  contradictoryGroups = 0;
+  readonly contradictoryExamples: number[] = [];
+  largestHopsBefore = 0;
+  largestHopsAfter = 0;
+  #hopsBefore = 0;
+  #hopsAfter = 0;
+  #chains = 0;
+
+  constructor(
+    readonly entries: EntryPool,
+    readonly roomLength: number,
+  ) {}
+
+  get meanHopsBefore(): number {
+    return this.#chains === 0 ? 0 : this.#hopsBefore / this.#chains;
+  }
+
+  get meanHopsAfter(): number {
+    return this.#chains === 0 ? 0 : this.#hopsAfter / this.#chains;
+  }
+
+  hops(before: number, after: number): void {
+    this.#chains++;
+    this.#hopsBefore += before;
+    this.#hopsAfter += after;
+    if (before > this.largestHopsBefore) this.largestHopsBefore = before;
+    if (after > this.largestHopsAfter) this.largestHopsAfter = after;
+  }
+
+  contradictory(stateGroup: number): void {
+    this.contradictoryGroups++;
+    if (this.contradictoryExamples.length < EXAMPLES) this.contradictoryExamples.push(stateGroup);
+  }
+
+  /** A group that is not planned on, in range or only read for others. */
+  passThrough(flags: number): void {
+    if ((flags & IN_RANGE) !== 0) this.groupsPassedThrough++;
+  }
+
+  kept(rows: GroupRows): void {
+    const bytes = this.#bytesOf(rows.entries, rows.length);
+    this.groups++;
+    this.rowsBefore += rows.rows;
+    this.rowsAfter += rows.rows;
+    this.bytesBefore += bytes;
+    this.bytesAfter += bytes;
+  }
+
+  rewritten(rows: GroupRows, plan: Plan): void {
+    this.groups++;
+    this.rowsBefore += rows.rows;
+    this.rowsAfter += plan.length;
+    this.bytesBefore += this.#bytesOf(rows.entries, rows.length);
+    this.bytesAfter += this.#bytesOf(plan.delta, plan.length);
+    this.groupsWritten++;
+    this.rowsDeleted += rows.rows;
+    this.rowsInserted += plan.length;
+  }
+
+  /**
+   * Bytes that rows take in the table and its index: a heap tuple is a line pointer of 4, a header of
+   * 24, the group's 8 and four texts with a byte of length each; an index tuple a line pointer, a header
+   * of 8, the group and two texts; both rounded up to 8
+   * (https://www.postgresql.org/docs/current/storage-page-layout.html).
+   */
+  #bytesOf(list: Int32Array, length: number): number {
+    const { keys, key, byteLength } = this.entries;
+    let bytes = 0;
+    for (let i = 0; i < length; i++) {
+      const entry = list[i]!;
+      // The tabs and the line feed of COPY text stand for the texts' bytes of length.
+      const keyBytes = keys.byteLength[key[entry]!]!;
+      const heap = 24 + 8 + 1 + this.roomLength + keyBytes + byteLength[entry]!;
+      bytes += 8 + ((heap + 7) & ~7) + ((16 + keyBytes + 7) & ~7);
+    }
+    return bytes;
+  }
+}

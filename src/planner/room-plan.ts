@@ -1,0 +1,232 @@
+import { randomBytes } from 'node:crypto';
+import { Transform, type TransformCallback } from 'node:stream';
+import { VerificationError } from '../errors.js';
+import { FROZEN, IN_RANGE, NO_PREDECESSOR, UNREADABLE } from '../sources/group-table.js';
+import type { RoomSource } from '../sources/room-source.js';
+import { EntryPool } from '../state/entry-pool.js';
+import { KeyTable } from '../state/key-table.js';
+import { LiveStates, NO_STATE } from '../state/live-states.js';
+import { RowParser, type GroupRows } from '../state/row-parser.js';
+import { Fingerprints } from '../verify/fingerprints.js';
+import type { Change, PlannedGroup } from './planned-group.js';
+import { Plan, type Planner } from './planner.js';
+import { RoomCounts } from './room-counts.js';
+
+/** In `#stateOf`: the group's state can't be known, because it or an ancestor is irregular. */
+const UNKNOWN = -2;
+
+/**
+ * The stage between a source's rows and the sinks: chunks of COPY text in, arrays of planned groups
+ * out. Builds each group's state, asks the planner, verifies its answer, and forgets every state as
+ * soon as nothing can need it. Memory grows with the room's state and with 4 bytes a group.
+ *
+ * Emits `planned` after each array, for those who show `counts`, and fails with `VerificationError` if
+ * a planned state differs from the stored one.
+ */
+export class RoomPlan extends Transform {
+  readonly counts: RoomCounts;
+  readonly #source: Pick<RoomSource, 'groups' | 'rowColumns' | 'room'>;
+  readonly #planner: Planner;
+  readonly #entries: EntryPool;
+  readonly #states: LiveStates;
+  readonly #parser: RowParser;
+  readonly #fingerprints: Fingerprints | undefined;
+  readonly #plan = new Plan();
+  /** For each group the number of its state, `NO_STATE` before its turn, or `UNKNOWN`. */
+  readonly #stateOf: Int32Array;
+  /** The state that the next snapshot is built on, so that it shares what is equal. */
+  #recent = NO_STATE;
+  #planned: PlannedGroup[] = [];
+
+  constructor(
+    source: Pick<RoomSource, 'groups' | 'rowColumns' | 'room'>,
+    planner: Planner,
+    verify = true,
+  ) {
+    super({ readableObjectMode: true, readableHighWaterMark: 4 });
+    const seed = randomBytes(8);
+    const keys = new KeyTable(seed.readInt32LE(0), seed.readInt32LE(4));
+    this.#source = source;
+    this.#planner = planner;
+    this.#entries = new EntryPool(keys);
+    this.#states = new LiveStates(this.#entries);
+    this.#fingerprints = verify ? new Fingerprints(this.#states) : undefined;
+    this.#stateOf = new Int32Array(source.groups.length).fill(NO_STATE);
+    this.counts = new RoomCounts(this.#entries, Buffer.byteLength(source.room));
+    this.#parser = new RowParser(source.groups, source.rowColumns, this.#entries, (index, rows) =>
+      this.#group(index, rows),
+    );
+  }
+
+  get groupsVerified(): number {
+    return this.#fingerprints?.verified ?? 0;
+  }
+
+  override _transform(chunk: Buffer, _encoding: BufferEncoding, done: TransformCallback): void {
+    try {
+      this.#parser.write(chunk);
+    } catch (error) {
+      done(error as Error);
+      return;
+    }
+    this.#pass(done);
+  }
+
+  override _flush(done: TransformCallback): void {
+    try {
+      this.#parser.end();
+    } catch (error) {
+      done(error as Error);
+      return;
+    }
+    this.#pass(done);
+  }
+
+  #pass(done: TransformCallback): void {
+    if (this.#planned.length === 0) {
+      done();
+      return;
+    }
+    const planned = this.#planned;
+    this.#planned = [];
+    this.emit('planned');
+    done(null, planned);
+  }
+
+  #group(index: number, rows: GroupRows): void {
+    const { ids, prev, successors, flags } = this.#source.groups;
+    const before = prev[index]!;
+    const stored = before === NO_PREDECESSOR ? NO_STATE : this.#stateOf[before]!;
+    const readable = (flags[index]! & UNREADABLE) === 0 && stored !== UNKNOWN;
+    if (readable && !rows.contradictory) {
+      this.#readable(index, stored, rows);
+    } else {
+      this.#stateOf[index] = UNKNOWN;
+      if (readable) this.counts.contradictory(ids[index]!);
+      this.counts.passThrough(flags[index]!);
+      this.#keep(index, rows);
+    }
+    if (stored >= 0 && before < index) this.#states.release(stored);
+    const state = this.#stateOf[index]!;
+    if (state >= 0) {
+      this.#states.hold(state, successors[index]);
+      this.#states.release(state);
+    }
+  }
+
+  #readable(index: number, stored: number, rows: GroupRows): void {
+    const states = this.#states;
+    const state = this.#build(index, stored, rows);
+    this.#stateOf[index] = state;
+    this.#fingerprints?.stored(state, stored, rows.entries, rows.length);
+    states.hopsBefore[state] = stored === NO_STATE ? 1 : states.hopsBefore[stored]! + 1;
+
+    const flags = this.#source.groups.flags[index]!;
+    if ((flags & IN_RANGE) === 0 || (flags & FROZEN) !== 0) {
+      states.hopsAfter[state] = stored === NO_STATE ? 1 : states.hopsAfter[stored]! + 1;
+      this.counts.passThrough(flags);
+      this.#keep(index, rows);
+    } else {
+      const plan = this.#plan;
+      const changed = this.#planner.plan(states, state, stored, plan);
+      const base = changed ? plan.base : stored;
+      states.hopsAfter[state] = base === NO_STATE ? 1 : states.hopsAfter[base]! + 1;
+      if (changed) this.counts.stateGroupsChanged++;
+      // A delta that differs from the stored rows has fewer of them: both give one state on one base.
+      if (changed && (base !== stored || plan.length !== rows.length)) {
+        this.#change(index, state, rows);
+      } else {
+        this.#keep(index, rows);
+      }
+    }
+    this.counts.hops(states.hopsBefore[state]!, states.hopsAfter[state]!);
+  }
+
+  #build(index: number, stored: number, rows: GroupRows): number {
+    const states = this.#states;
+    const state = states.create(index, stored === NO_STATE ? this.#recent : stored);
+    states.apply(state, rows.entries, rows.length);
+    if (stored === NO_STATE && states.size[state] !== rows.length) {
+      const { key } = this.#entries;
+      const gone: number[] = [];
+      states.trie.forEach(states.root[state]!, (entry) => {
+        if (!rows.has(key[entry]!)) gone.push(key[entry]!);
+      });
+      for (const goneKey of gone) states.remove(state, goneKey);
+    }
+    states.hold(state);
+    if (this.#recent !== NO_STATE) states.release(this.#recent);
+    this.#recent = state;
+    return state;
+  }
+
+  #change(index: number, state: number, rows: GroupRows): void {
+    const { groups } = this.#source;
+    const plan = this.#plan;
+    const stateGroup = groups.ids[index]!;
+    if (
+      this.#fingerprints !== undefined &&
+      !this.#fingerprints.agrees(state, plan.base, plan.delta, plan.length)
+    ) {
+      throw new VerificationError(
+        `The planned state of state group ${stateGroup} is not its stored state. Nothing was written. This is a defect of this program; please report it with an export of the room's tables.`,
+        stateGroup,
+      );
+    }
+    const newPredecessor =
+      plan.base === NO_STATE ? undefined : groups.ids[this.#states.group[plan.base]!]!;
+    this.#planned.push({
+      stateGroup,
+      oldPredecessor: this.#idOf(groups.prev[index]!),
+      newPredecessor,
+      oldRows: rows.rows,
+      newRows: plan.length,
+      change: this.#changeOf(rows),
+    });
+    this.counts.rewritten(rows, plan);
+  }
+
+  #changeOf(rows: GroupRows): Change {
+    const plan = this.#plan;
+    const { keys, key, arena, place, byteLength } = this.#entries;
+    keys.order.arrange(plan.delta, plan.length, key);
+    let length = 0;
+    for (let i = 0; i < plan.length; i++) {
+      const entry = plan.delta[i]!;
+      length += keys.byteLength[key[entry]!]! + byteLength[entry]!;
+    }
+    const bytes = Buffer.allocUnsafe(length);
+    let at = 0;
+    for (let i = 0; i < plan.length; i++) {
+      const entry = plan.delta[i]!;
+      const k = key[entry]!;
+      const from = keys.place[k]! << 2;
+      for (let j = from, end = from + keys.byteLength[k]!; j < end;) {
+        bytes[at++] = keys.arena.bytes[j++]!;
+      }
+      const event = place[entry]! << 2;
+      for (let j = event, end = event + byteLength[entry]!; j < end;) {
+        bytes[at++] = arena.bytes[j++]!;
+      }
+    }
+    return { oldRowsHash: this.#entries.guardSum(rows), rows: bytes };
+  }
+
+  #keep(index: number, rows: GroupRows): void {
+    const { ids, prev } = this.#source.groups;
+    const predecessor = this.#idOf(prev[index]!);
+    this.#planned.push({
+      stateGroup: ids[index]!,
+      oldPredecessor: predecessor,
+      newPredecessor: predecessor,
+      oldRows: rows.rows,
+      newRows: rows.rows,
+      change: undefined,
+    });
+    this.counts.kept(rows);
+  }
+
+  #idOf(index: number): number | undefined {
+    return index === NO_PREDECESSOR ? undefined : this.#source.groups.ids[index]!;
+  }
+}

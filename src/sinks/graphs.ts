@@ -1,0 +1,73 @@
+import { once } from 'node:events';
+import { finished } from 'node:stream/promises';
+import type { Transform, Writable } from 'node:stream';
+import { transform } from 'through2';
+import type { PlannedGroup } from '../planner/planned-group.js';
+
+/** The names of the graph files, as the old tool gives them. */
+export const GRAPH_FILES = [
+  'before_edges.csv',
+  'before_nodes.csv',
+  'after_edges.csv',
+  'after_nodes.csv',
+] as const;
+
+/**
+ * A stage that passes planned groups on and writes them, as stored and as planned, as graphs that Gephi
+ * reads: edges as `Source;Target`, from a group to its predecessor, and nodes as `Id;Rows;Root;Label`,
+ * a root being a group without predecessor.
+ *
+ * @param files a stream for each of `GRAPH_FILES`; they are ended with the stage
+ */
+export function graphSink(files: readonly Writable[]): Transform {
+  const [beforeEdges, beforeNodes, afterEdges, afterNodes] = files as [
+    Writable,
+    Writable,
+    Writable,
+    Writable,
+  ];
+  for (const edges of [beforeEdges, afterEdges]) edges.write('Source;Target\n');
+  for (const nodes of [beforeNodes, afterNodes]) nodes.write('Id;Rows;Root;Label\n');
+
+  return transform(
+    { objectMode: true, highWaterMark: 4 },
+    async (planned: readonly PlannedGroup[]) => {
+      await Promise.all([
+        put(beforeEdges, planned, ({ stateGroup, oldPredecessor }) =>
+          edge(stateGroup, oldPredecessor),
+        ),
+        put(beforeNodes, planned, ({ stateGroup, oldPredecessor, oldRows }) =>
+          node(stateGroup, oldPredecessor, oldRows),
+        ),
+        put(afterEdges, planned, ({ stateGroup, newPredecessor }) =>
+          edge(stateGroup, newPredecessor),
+        ),
+        put(afterNodes, planned, ({ stateGroup, newPredecessor, newRows }) =>
+          node(stateGroup, newPredecessor, newRows),
+        ),
+      ]);
+      return planned;
+    },
+    async () => {
+      for (const file of files) file.end();
+      await Promise.all(files.map((file) => finished(file)));
+    },
+  ) as unknown as Transform;
+}
+
+async function put(
+  file: Writable,
+  planned: readonly PlannedGroup[],
+  lineOf: (group: PlannedGroup) => string,
+): Promise<void> {
+  const lines = planned.map(lineOf).join('');
+  if (lines !== '' && !file.write(lines)) await once(file, 'drain');
+}
+
+function edge(stateGroup: number, predecessor: number | undefined): string {
+  return predecessor === undefined ? '' : `${stateGroup};${predecessor}\n`;
+}
+
+function node(stateGroup: number, predecessor: number | undefined, rows: number): string {
+  return `${stateGroup};${rows};${predecessor === undefined};"${stateGroup}"\n`;
+}

@@ -1,0 +1,134 @@
+import { ByteArena } from './byte-arena.js';
+import { ByteHash } from './byte-hash.js';
+import { decodeField, needsCare } from './copy-text.js';
+import { grown } from './grown.js';
+import { KeyOrder } from './key-order.js';
+
+/**
+ * The `(type, state_key)` pairs of a room as dense integers. A key is kept as its bytes in canonical
+ * COPY text, `type \t state_key \t`, about 60 bytes a key beside the 44 of the arrays here. Keys are
+ * never forgotten: they are as many as the room's state is large, not as many as its rows.
+ */
+export class KeyTable {
+  readonly arena = new ByteArena();
+  length = 0;
+  /** Places in the arena, in words, and lengths in bytes. */
+  place = new Int32Array(1024);
+  byteLength = new Int32Array(1024);
+  /** Hash with the run's seed. */
+  hashHigh = new Int32Array(1024);
+  hashLow = new Int32Array(1024);
+  /** Hash of type and state_key with seed 0, as `hashtextextended(state_key, hashtextextended(type, 0))`. */
+  guardHigh = new Int32Array(1024);
+  guardLow = new Int32Array(1024);
+  readonly order = new KeyOrder(this);
+  readonly #hash = new ByteHash();
+  #buckets = new Int32Array(4096);
+  #decoded = new Uint8Array(1024);
+
+  constructor(
+    readonly seedHigh: number,
+    readonly seedLow: number,
+  ) {}
+
+  /**
+   * The number of the key in bytes `start` to `end`: `type \t state_key \t`, spelt canonically, where
+   * the type is `typeLength` bytes long. A key that was not seen before gets the next number.
+   */
+  intern(
+    bytes: Uint8Array,
+    view: DataView,
+    start: number,
+    end: number,
+    typeLength: number,
+  ): number {
+    const hash = this.#hash;
+    hash.update(view, start, end, this.seedHigh, this.seedLow);
+    const mask = this.#buckets.length - 1;
+    let bucket = hash.low & mask;
+    for (let key; (key = this.#buckets[bucket]! - 1) >= 0; bucket = (bucket + 1) & mask) {
+      if (
+        this.hashLow[key] === hash.low &&
+        this.hashHigh[key] === hash.high &&
+        this.#equals(key, bytes, start, end)
+      ) {
+        return key;
+      }
+    }
+    const key = this.#add(bytes, start, end, hash.high, hash.low);
+    this.#buckets[bucket] = key + 1;
+    if (this.length * 2 > this.#buckets.length) this.#rehash();
+    this.#guard(key, bytes, start, end, typeLength);
+    this.order.insert(key);
+    return key;
+  }
+
+  #equals(key: number, bytes: Uint8Array, start: number, end: number): boolean {
+    if (this.byteLength[key] !== end - start) return false;
+    let at = this.place[key]! << 2;
+    for (let i = start; i < end; i++) if (bytes[i] !== this.arena.bytes[at++]) return false;
+    return true;
+  }
+
+  #add(bytes: Uint8Array, start: number, end: number, high: number, low: number): number {
+    const key = this.length++;
+    if (key === this.place.length) {
+      this.place = grown(this.place, this.length);
+      this.byteLength = grown(this.byteLength, this.length);
+      this.hashHigh = grown(this.hashHigh, this.length);
+      this.hashLow = grown(this.hashLow, this.length);
+      this.guardHigh = grown(this.guardHigh, this.length);
+      this.guardLow = grown(this.guardLow, this.length);
+    }
+    this.place[key] = this.arena.add(bytes, start, end);
+    this.byteLength[key] = end - start;
+    this.hashHigh[key] = high;
+    this.hashLow[key] = low;
+    return key;
+  }
+
+  #rehash(): void {
+    const buckets = new Int32Array(this.#buckets.length * 2);
+    const mask = buckets.length - 1;
+    for (let key = 0; key < this.length; key++) {
+      let bucket = this.hashLow[key]! & mask;
+      while (buckets[bucket] !== 0) bucket = (bucket + 1) & mask;
+      buckets[bucket] = key + 1;
+    }
+    this.#buckets = buckets;
+  }
+
+  #guard(key: number, bytes: Uint8Array, start: number, end: number, typeLength: number): void {
+    const hash = this.#hash;
+    this.#guardField(bytes, start, start + typeLength, 0, 0);
+    this.#guardField(bytes, start + typeLength + 1, end - 1, hash.high, hash.low);
+    this.guardHigh[key] = hash.high;
+    this.guardLow[key] = hash.low;
+  }
+
+  #guardField(bytes: Uint8Array, start: number, end: number, high: number, low: number): void {
+    hashDecoded(this.#hash, bytes, start, end, high, low, (length) => {
+      this.#decoded = grown(this.#decoded, length);
+      return this.#decoded;
+    });
+  }
+}
+
+/** Hashes a field as Postgres holds it: decoded from COPY text, into a scratch array where it must be. */
+export function hashDecoded(
+  hash: ByteHash,
+  bytes: Uint8Array,
+  start: number,
+  end: number,
+  high: number,
+  low: number,
+  scratch: (length: number) => Uint8Array,
+): void {
+  let from = bytes;
+  if (needsCare(bytes, start, end)) {
+    from = scratch(end - start);
+    end = decodeField(bytes, start, end, from, 0);
+    start = 0;
+  }
+  hash.update(new DataView(from.buffer, from.byteOffset, from.length), start, end, high, low);
+}

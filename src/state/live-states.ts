@@ -1,0 +1,104 @@
+import type { EntryPool } from './entry-pool.js';
+import { grown } from './grown.js';
+import { EMPTY, StateTrie } from './state-trie.js';
+
+/** No state: the group has no predecessor, or its state can't be known. */
+export const NO_STATE = -1;
+
+/**
+ * The states that can still be needed, each under a small number that is used again once nobody holds
+ * the state. A state is held by the successors to come, and by the planner while it may choose it.
+ */
+export class LiveStates {
+  readonly trie: StateTrie;
+  /** One more than the largest number in use. */
+  length = 0;
+  root = new Int32Array(256);
+  /** Keys in the state. */
+  size = new Int32Array(256);
+  /** Index of the state's group in the group table. */
+  group = new Int32Array(256);
+  /** Groups in the chain as stored and as planned, the group itself included. */
+  hopsBefore = new Int32Array(256);
+  hopsAfter = new Int32Array(256);
+  #holders = new Int32Array(256);
+  #free = new Int32Array(256);
+  #freeLength = 0;
+
+  constructor(readonly entries: EntryPool) {
+    this.trie = new StateTrie(entries);
+  }
+
+  /** A new state equal to `base`'s, or empty for `NO_STATE`; held once. */
+  create(group: number, base: number): number {
+    const state = this.#freeLength > 0 ? this.#free[--this.#freeLength]! : this.length++;
+    if (state === this.root.length) this.#grow();
+    this.group[state] = group;
+    this.root[state] = base === NO_STATE ? EMPTY : this.trie.hold(this.root[base]!);
+    this.size[state] = base === NO_STATE ? 0 : this.size[base]!;
+    this.#holders[state] = 1;
+    return state;
+  }
+
+  hold(state: number, times = 1): void {
+    this.#holders[state]! += times;
+  }
+
+  release(state: number): void {
+    if (--this.#holders[state]! > 0) return;
+    this.trie.release(this.root[state]!);
+    this.root[state] = EMPTY;
+    this.#free = grown(this.#free, this.#freeLength + 1);
+    this.#free[this.#freeLength++] = state;
+  }
+
+  /** The entry of `key` in `state`, or -1. */
+  get(state: number, key: number): number {
+    return this.trie.get(this.root[state]!, key);
+  }
+
+  /** As `StateTrie.difference`, of two states. */
+  difference(from: number, to: number, found: Int32Array, limit: number): number {
+    return this.trie.difference(this.root[from]!, this.root[to]!, found, limit);
+  }
+
+  /** Writes all entries of `state` to `found`, and returns how many. */
+  list(state: number, found: Int32Array): number {
+    return this.trie.difference(EMPTY, this.root[state]!, found, found.length);
+  }
+
+  /**
+   * Puts the first `count` of `rows` into `state`: its delta, or, for a snapshot built on another
+   * group's state, all there is. Rows of one key must be one entry.
+   */
+  apply(state: number, rows: Int32Array, count: number): void {
+    const { trie, entries } = this;
+    while (trie.capacity < entries.keys.length) trie.deepen(this.root, this.length);
+    let root = this.root[state]!;
+    let size = this.size[state]!;
+    for (let i = 0; i < count; i++) {
+      const entry = rows[i]!;
+      const old = trie.get(root, entries.key[entry]!);
+      if (old === entry) continue;
+      if (old < 0) size++;
+      root = trie.set(root, entry);
+    }
+    this.root[state] = root;
+    this.size[state] = size;
+  }
+
+  /** Takes `key` out of `state`. */
+  remove(state: number, key: number): void {
+    this.root[state] = this.trie.remove(this.root[state]!, key);
+    this.size[state]!--;
+  }
+
+  #grow(): void {
+    this.root = grown(this.root, this.length);
+    this.size = grown(this.size, this.length);
+    this.group = grown(this.group, this.length);
+    this.hopsBefore = grown(this.hopsBefore, this.length);
+    this.hopsAfter = grown(this.hopsAfter, this.length);
+    this.#holders = grown(this.#holders, this.length);
+  }
+}

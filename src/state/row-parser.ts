@@ -1,0 +1,397 @@
+import { InputError } from '../errors.js';
+import { UNREADABLE, type GroupTable } from '../sources/group-table.js';
+import type { RoomSource } from '../sources/room-source.js';
+import { LITTLE_ENDIAN } from './byte-hash.js';
+import { decodeField, encodeField, isNull } from './copy-text.js';
+import type { EntryPool } from './entry-pool.js';
+import { grown } from './grown.js';
+
+const TAB = 9;
+const LINE_FEED = 10;
+const BACKSLASH = 92;
+/** A group of at least so many rows is remembered as what the next snapshot will look like. */
+const SNAPSHOT_ROWS = 16;
+/** A line longer than this is no row: an event of Synapse's ends at 64 KB. */
+const LONGEST_LINE = 4 * 2 ** 20;
+
+/** What is known of the group whose rows have all been read; valid during the call that hands it over. */
+export interface GroupRows {
+  /** Rows as stored, repeated ones included. */
+  readonly rows: number;
+  /** The group's entries, `length` of them, each key once. */
+  readonly entries: Int32Array;
+  readonly length: number;
+  /** Entries of rows that repeat a key with the same event, `repeatedLength` of them. */
+  readonly repeated: Int32Array;
+  readonly repeatedLength: number;
+  /** Whether two rows give one key different events, so that the state is undefined. */
+  readonly contradictory: boolean;
+  /** Whether the group has a row of `key`. */
+  has(key: number): boolean;
+}
+
+/**
+ * Turns chunks of COPY text, cut anywhere, into the entries of one group after the other, without a
+ * string or an object per row.
+ *
+ * Most rows are rows of snapshots, and a snapshot is nearly the one before it. So a row is first
+ * compared, a word at a time, with the row that followed there; only where that fails is it split into
+ * fields and looked up.
+ */
+export class RowParser implements GroupRows {
+  rows = 0;
+  entries = new Int32Array(1024);
+  length = 0;
+  repeated = new Int32Array(16);
+  repeatedLength = 0;
+  contradictory = false;
+  /** Rows read so far, of all groups. */
+  totalRows = 0;
+
+  /** Number of the line being read, from 1, for messages. */
+  #line = 0;
+
+  readonly #table: GroupTable;
+  readonly #pool: EntryPool;
+  readonly #onGroup: (index: number, rows: GroupRows) => void;
+  readonly #withRoom: boolean;
+  /** Index of the group whose rows are being read; the groups before it were handed over. */
+  #index = -1;
+  #skip = false;
+  /** The bytes that each line of the current group begins with: the group, and the room if it is there. */
+  #prefix = new Int32Array(256);
+  #prefixBytes = new Uint8Array(this.#prefix.buffer);
+  #prefixLength = 0;
+  /** The last snapshot's entries, in the order they came, each held once. */
+  #last = new Int32Array(1024);
+  #lastLength = 0;
+  /** Number of the row at which a key was seen last; the numbers of a group's rows are consecutive. */
+  #seen = new Int32Array(1024).fill(-1);
+  #serial = 0;
+  #groupSerial = 0;
+  #lastSerial = 0;
+  /** Where in `#last` the next row is expected. */
+  #expected = 0;
+  #carry: Buffer | undefined;
+  #scratch = Buffer.alloc(4096);
+  #scratchView = viewOf(this.#scratch);
+
+  constructor(
+    table: GroupTable,
+    columns: RoomSource['rowColumns'],
+    pool: EntryPool,
+    onGroup: (index: number, rows: GroupRows) => void,
+  ) {
+    this.#table = table;
+    this.#withRoom = columns === 'with-room';
+    this.#pool = pool;
+    this.#onGroup = onGroup;
+  }
+
+  write(chunk: Buffer): void {
+    let start = 0;
+    if (this.#carry !== undefined) {
+      start = chunk.indexOf(LINE_FEED) + 1;
+      const line = Buffer.alloc(this.#carry.length + (start || chunk.length) + 4);
+      this.#carry.copy(line);
+      chunk.copy(line, this.#carry.length, 0, start || chunk.length);
+      if (start === 0) {
+        this.#carry = line.subarray(0, -4);
+        if (line.length > LONGEST_LINE) {
+          this.#line++;
+          throw new InputError(
+            `${this.#where()} is longer than ${LONGEST_LINE} bytes. This is not COPY text of state_groups_state.`,
+          );
+        }
+        return;
+      }
+      this.#carry = undefined;
+      this.#parse(line, viewOf(line), 0, line.length - 4);
+    }
+    const end = chunk.lastIndexOf(LINE_FEED) + 1;
+    if (end > start) this.#parse(chunk, viewOf(chunk), start, end);
+    if (end < chunk.length) this.#carry = Buffer.from(chunk.subarray(end));
+  }
+
+  /** Hands over the last group and those behind it that have no rows. */
+  end(): void {
+    if (this.#carry !== undefined) {
+      this.#line++;
+      throw new InputError(
+        `${this.#where()} ends without a line feed: the input is cut off. Export it again.`,
+      );
+    }
+    this.#finishGroup();
+    this.#skipTo(this.#table.length);
+    for (let i = 0; i < this.#lastLength; i++) this.#pool.release(this.#last[i]!);
+    this.#lastLength = 0;
+  }
+
+  has(key: number): boolean {
+    return this.#seen[key]! >= this.#groupSerial;
+  }
+
+  #parse(bytes: Buffer, view: DataView, start: number, end: number): void {
+    const { keys } = this.#pool;
+    let at = start;
+    while (at < end) {
+      this.#line++;
+      const row = this.#samePrefix(view, at)
+        ? at + this.#prefixLength
+        : this.#beginGroup(bytes, at, end);
+      this.rows++;
+      if (this.#skip) {
+        at = bytes.indexOf(LINE_FEED, row) + 1;
+        continue;
+      }
+      if (this.#expected < this.#lastLength) {
+        const entry = this.#last[this.#expected]!;
+        const key = this.#pool.key[entry]!;
+        const event = row + keys.byteLength[key]!;
+        if (matches(view, row, event, keys.arena.words, keys.place[key]!)) {
+          this.#expected++;
+          const next = event + this.#pool.byteLength[entry]!;
+          if (matches(view, event, next, this.#pool.arena.words, this.#pool.place[entry]!)) {
+            this.#pool.holders[entry]!++;
+            this.#add(key, entry);
+            at = next;
+          } else {
+            at = this.#eventOf(key, bytes, view, event);
+          }
+          continue;
+        }
+      }
+      at = this.#split(bytes, view, row);
+    }
+  }
+
+  #samePrefix(view: DataView, at: number): boolean {
+    return this.#prefixLength > 0 && matches(view, at, at + this.#prefixLength, this.#prefix, 0);
+  }
+
+  /** Reads the columns before the type, and goes on to the group they name. Returns where the type begins. */
+  #beginGroup(bytes: Buffer, at: number, end: number): number {
+    let group = 0;
+    let i = at;
+    for (; i < end; i++) {
+      const digit = bytes[i]! - 48;
+      if (digit < 0 || digit > 9) break;
+      group = group * 10 + digit;
+    }
+    if (i === at || bytes[i] !== TAB || !Number.isSafeInteger(group)) {
+      throw new InputError(
+        `${this.#where()} does not begin with a state group between 0 and 2^53 - 1, but with '${quoted(bytes, at, end)}'.`,
+      );
+    }
+    i++;
+    if (this.#withRoom) {
+      i = bytes.indexOf(TAB, i) + 1;
+      if (i === 0) throw this.#wrongColumns(bytes, at);
+    }
+    if (this.#index < 0 || this.#table.ids[this.#index] !== group) {
+      this.#finishGroup();
+      this.#findGroup(group);
+      this.#skip = (this.#table.flags[this.#index]! & UNREADABLE) !== 0;
+      this.#expected = 0;
+      this.#groupSerial = this.#serial;
+    }
+    if (i - at > this.#prefixBytes.length) {
+      this.#prefix = new Int32Array((i - at) >> 1);
+      this.#prefixBytes = new Uint8Array(this.#prefix.buffer);
+    }
+    this.#prefixLength = i - at;
+    for (let from = at, to = 0; from < i; from++, to++) this.#prefixBytes[to] = bytes[from]!;
+    return i;
+  }
+
+  #findGroup(group: number): void {
+    const { ids } = this.#table;
+    let index = this.#index + 1;
+    while (index < ids.length && ids[index]! < group) index++;
+    if (ids[index] !== group) {
+      throw new InputError(
+        `${this.#where()} is of state group ${group}, which is not expected after ${ids[index - 1] ?? 'the beginning'}: the rows are not in order of state group.`,
+      );
+    }
+    this.#skipTo(index);
+    this.#index = index;
+  }
+
+  /** Hands over the groups before `index` that no row came for. */
+  #skipTo(index: number): void {
+    for (let i = this.#index + 1; i < index; i++) this.#onGroup(i, this);
+  }
+
+  #finishGroup(): void {
+    if (this.#index < 0) return;
+    this.#onGroup(this.#index, this);
+    const { entries, length } = this;
+    if (length >= SNAPSHOT_ROWS) {
+      const last = this.#last;
+      for (let i = 0; i < this.#lastLength; i++) this.#pool.release(last[i]!);
+      this.#last = entries;
+      this.#lastLength = length;
+      this.#lastSerial = this.#groupSerial;
+      this.entries = last;
+    } else {
+      for (let i = 0; i < length; i++) this.#pool.release(entries[i]!);
+    }
+    for (let i = 0; i < this.repeatedLength; i++) this.#pool.release(this.repeated[i]!);
+    this.repeatedLength = 0;
+    this.totalRows += this.rows;
+    this.rows = 0;
+    this.length = 0;
+    this.contradictory = false;
+    if (this.#serial > 2 ** 30) {
+      this.#seen.fill(-1);
+      this.#serial = 0;
+      this.#lastSerial = -(2 ** 30);
+    }
+  }
+
+  /** Adds an entry that the caller holds for it. */
+  #add(key: number, entry: number): void {
+    const seenAt = this.#seen[key]! - this.#groupSerial;
+    if (seenAt >= 0) {
+      if (this.entries[seenAt] !== entry) this.contradictory = true;
+      this.repeated = grown(this.repeated, this.repeatedLength + 1);
+      this.repeated[this.repeatedLength++] = entry;
+      return;
+    }
+    this.#seen[key] = this.#serial++;
+    if (this.length === this.entries.length) this.entries = grown(this.entries, this.length + 1);
+    this.entries[this.length++] = entry;
+  }
+
+  /** The row beginning at `at` is of `key`, with an event that is not the expected one. */
+  #eventOf(key: number, bytes: Buffer, view: DataView, at: number): number {
+    const end = bytes.indexOf(LINE_FEED, at) + 1;
+    let plain = true;
+    for (let i = at; i < end - 1; i++) {
+      const byte = bytes[i]!;
+      if (byte === TAB || byte === 0) throw this.#wrongColumns(bytes, at);
+      if (byte === BACKSLASH || byte < 14) plain = false;
+    }
+    if (plain) {
+      this.#add(key, this.#pool.intern(key, bytes, view, at, end));
+    } else {
+      const length = this.#canonical(bytes, at, end - 1, 0);
+      this.#scratch[length] = LINE_FEED;
+      this.#add(key, this.#pool.intern(key, this.#scratch, this.#scratchView, 0, length + 1));
+    }
+    return end;
+  }
+
+  /** Splits the row whose type begins at `at`, and returns where the next line begins. */
+  #split(bytes: Buffer, view: DataView, at: number): number {
+    let tab1 = 0;
+    let tab2 = 0;
+    let plain = true;
+    let i = at;
+    for (; ; i++) {
+      const byte = bytes[i]!;
+      if (byte >= 14 && byte !== BACKSLASH) continue;
+      if (byte === LINE_FEED) break;
+      if (byte === TAB) {
+        if (tab1 === 0) tab1 = i;
+        else if (tab2 === 0) tab2 = i;
+        else throw this.#wrongColumns(bytes, at);
+      } else if (byte === 0) {
+        throw new InputError(
+          `${this.#where()} holds a NUL byte, which no text in Postgres can hold.`,
+        );
+      } else {
+        plain = false;
+      }
+    }
+    if (tab2 === 0) throw this.#wrongColumns(bytes, at);
+    let key: number;
+    if (plain) {
+      key = this.#pool.keys.intern(bytes, view, at, tab2 + 1, tab1 - at);
+    } else {
+      const type = this.#canonical(bytes, at, tab1, 0);
+      this.#scratch[type] = TAB;
+      const stateKey = this.#canonical(bytes, tab1 + 1, tab2, type + 1);
+      this.#scratch[stateKey] = TAB;
+      key = this.#pool.keys.intern(this.#scratch, this.#scratchView, 0, stateKey + 1, type);
+    }
+    this.#seen = grownSeen(this.#seen, key + 1);
+    const position = this.#seen[key]! - this.#lastSerial;
+    if (position >= 0 && position < this.#lastLength) this.#expected = position + 1;
+    return this.#eventOf(key, bytes, view, tab2 + 1);
+  }
+
+  /** Writes the canonical spelling of a field into the scratch buffer at `to`; returns its end there. */
+  #canonical(bytes: Buffer, start: number, end: number, to: number): number {
+    if (isNull(bytes, start, end)) {
+      throw new InputError(
+        `${this.#where()} has a NULL (\\N), which no column of state_groups_state can hold.`,
+      );
+    }
+    const decoded = Buffer.allocUnsafe(end - start);
+    const length = decodeField(bytes, start, end, decoded, 0);
+    if (decoded.subarray(0, length).includes(0)) {
+      throw new InputError(
+        `${this.#where()} holds a NUL byte, which no text in Postgres can hold.`,
+      );
+    }
+    const needed = to + 2 * length + 2;
+    if (needed > this.#scratch.length) {
+      const larger = Buffer.alloc(needed * 2);
+      this.#scratch.copy(larger);
+      this.#scratch = larger;
+      this.#scratchView = viewOf(larger);
+    }
+    return encodeField(decoded, 0, length, this.#scratch, to);
+  }
+
+  #wrongColumns(bytes: Buffer, at: number): InputError {
+    const expected = this.#withRoom ? 5 : 4;
+    return new InputError(
+      `${this.#where()} does not have ${expected} columns; near '${quoted(bytes, at, bytes.length)}'.`,
+    );
+  }
+
+  #where(): string {
+    return `Row ${this.#line} of state_groups_state`;
+  }
+}
+
+function viewOf(bytes: Buffer): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+}
+
+/** Whether bytes `start` to `end` of `view` are the string at `place` of an arena; false near the end of the buffer. */
+function matches(
+  view: DataView,
+  start: number,
+  end: number,
+  words: Int32Array,
+  place: number,
+): boolean {
+  if (end + 4 > view.byteLength) return false;
+  let at = start;
+  for (; at + 4 <= end; at += 4) {
+    if (view.getInt32(at, LITTLE_ENDIAN) !== words[place++]) return false;
+  }
+  const rest = end - at;
+  if (rest === 0) return true;
+  const difference = view.getInt32(at, LITTLE_ENDIAN) ^ words[place]!;
+  return (LITTLE_ENDIAN ? difference << (32 - 8 * rest) : difference >>> (32 - 8 * rest)) === 0;
+}
+
+function grownSeen(seen: Seen, length: number): Seen {
+  if (length <= seen.length) return seen;
+  const larger = new Int32Array(Math.max(length, seen.length * 2)).fill(-1, seen.length);
+  larger.set(seen);
+  return larger;
+}
+
+type Seen = Int32Array<ArrayBuffer>;
+
+/** The beginning of a line, fit for a message. */
+function quoted(bytes: Buffer, start: number, end: number): string {
+  const feed = bytes.indexOf(LINE_FEED, start);
+  const stop = Math.min(feed < 0 ? end : feed, start + 60);
+  return bytes.toString('utf8', start, stop);
+}
