@@ -1,0 +1,216 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import {
+  FROZEN,
+  GroupTableBuilder,
+  IN_RANGE,
+  NO_PREDECESSOR,
+  UNREADABLE,
+  type GroupTable,
+  type IrregularityKind,
+} from '../src/sources/group-table.js';
+
+type Reason = 'in-range' | 'out-of-range' | 'other-room' | 'missing-group';
+type Edge = readonly [group: number, prev: number];
+
+function build(groups: Iterable<readonly [number, Reason]>, edges: Iterable<Edge>): GroupTable {
+  const builder = new GroupTableBuilder();
+  for (const [id, reason] of groups) {
+    if (reason === 'in-range') builder.addGroup(id);
+    else builder.addAncestor(id, reason);
+  }
+  for (const [group, prev] of edges) builder.addEdge(group, prev);
+  return builder.finish();
+}
+
+const inRange = (...ids: number[]) => ids.map((id) => [id, 'in-range'] as const);
+
+function kinds(table: GroupTable) {
+  return Object.fromEntries(
+    table.irregularities.map(({ kind, count, examples }) => [kind, { count, examples }]),
+  );
+}
+
+/** The same by sets and plain recursion, from the words of the interface. */
+function model(groups: readonly (readonly [number, Reason])[], edges: readonly Edge[]) {
+  const order: Reason[] = ['in-range', 'out-of-range', 'other-room', 'missing-group'];
+  const reason = new Map<number, Reason>();
+  for (const [id, why] of groups) {
+    const known = reason.get(id);
+    if (known === undefined || order.indexOf(why) < order.indexOf(known)) reason.set(id, why);
+  }
+  const previous = (id: number) => new Set(edges.filter(([g]) => g === id).map(([, p]) => p));
+  const ancestors = (id: number) => {
+    const found = new Set<number>();
+    const visit = (at: number): void => {
+      for (const prev of previous(at)) {
+        if (!found.has(prev)) visit((found.add(prev), prev));
+      }
+    };
+    visit(id);
+    return found;
+  };
+  const all = [...reason.keys()].sort((a, b) => a - b);
+  const above = new Map(all.map((id) => [id, ancestors(id)]));
+  const several = (id: number) => previous(id).size > 1;
+  const larger = (id: number) => [...previous(id)].some((prev) => prev > id);
+  const own = (id: number) => above.get(id)!.has(id);
+  const irregular = (id: number) => several(id) || larger(id) || own(id);
+  const ids = all.filter(
+    (id) =>
+      reason.get(id) === 'in-range' ||
+      all.some((other) => reason.get(other) === 'in-range' && above.get(other)!.has(id)),
+  );
+  const tests: Record<IrregularityKind, (id: number) => boolean> = {
+    'several-edges': several,
+    'larger-predecessor': larger,
+    'own-ancestor': own,
+    'repeated-edge': (id) => previous(id).size < edges.filter(([g]) => g === id).length,
+    'missing-group': (id) => reason.get(id) === 'missing-group',
+    'other-room': (id) => reason.get(id) === 'other-room',
+  };
+  const prev = ids.map((id) => Math.max(-1, ...[...previous(id)].filter((p) => p < id)));
+  return {
+    ids,
+    prev,
+    successors: ids.map((id) => prev.filter((other) => other === id).length),
+    flags: ids.map(
+      (id) =>
+        (reason.get(id) === 'in-range' ? IN_RANGE : 0) |
+        (all.some((other) => irregular(other) && above.get(other)!.has(id)) ? FROZEN : 0) |
+        ([id, ...above.get(id)!].some(irregular) ? UNREADABLE : 0),
+    ),
+    kinds: Object.fromEntries(
+      Object.entries(tests)
+        .map(([kind, test]) => [kind, ids.filter(test)] as const)
+        .filter(([, found]) => found.length > 0)
+        .map(([kind, found]) => [kind, { count: found.length, examples: found.slice(0, 5) }]),
+    ),
+  };
+}
+
+const id = fc.integer({ min: 1, max: 14 });
+const reason = fc.constantFrom<Reason>('in-range', 'out-of-range', 'other-room', 'missing-group');
+
+describe('the group table', () => {
+  it('puts groups and edges in order, each once', () => {
+    const table = build(inRange(30, 10, 20, 10), [
+      [30, 10],
+      [20, 10],
+    ]);
+    assert.deepEqual([...table.ids], [10, 20, 30]);
+    assert.deepEqual([...table.prev], [NO_PREDECESSOR, 0, 0]);
+    assert.deepEqual([...table.successors], [2, 0, 0]);
+    assert.deepEqual([...table.flags], [IN_RANGE, IN_RANGE, IN_RANGE]);
+    assert.deepEqual(table.irregularities, []);
+  });
+
+  it('is empty without groups', () => {
+    assert.equal(new GroupTableBuilder().finish().length, 0);
+  });
+
+  it('keeps ids up to the largest exact integer apart', () => {
+    const largest = Number.MAX_SAFE_INTEGER;
+    const table = build(inRange(largest, largest - 1), [[largest, largest - 1]]);
+    assert.deepEqual([...table.ids], [largest - 1, largest]);
+    assert.deepEqual([...table.prev], [NO_PREDECESSOR, 0]);
+  });
+
+  it('takes an edge that is stored twice as one', () => {
+    const table = build(inRange(1, 2), [
+      [2, 1],
+      [2, 1],
+      [2, 1],
+    ]);
+    assert.deepEqual([...table.flags], [IN_RANGE, IN_RANGE]);
+    assert.deepEqual(kinds(table), { 'repeated-edge': { count: 1, examples: [2] } });
+  });
+
+  it('freezes what an irregular group out of range reads through, though it leaves that group out', () => {
+    const table = build(
+      [...inRange(1, 2, 3), [9, 'out-of-range']],
+      [
+        [3, 1],
+        [9, 3],
+        [9, 2],
+      ],
+    );
+    assert.deepEqual([...table.ids], [1, 2, 3]);
+    assert.deepEqual([...table.flags], Array(3).fill(IN_RANGE | FROZEN));
+    assert.deepEqual(table.irregularities, []);
+  });
+
+  it('walks chains of any length', () => {
+    const length = 100_000;
+    const ids = Array.from({ length }, (_, i) => i + 1);
+    const line = build(
+      ids.map((n) => [n, n === length ? 'in-range' : 'out-of-range']),
+      ids.slice(1).map((n) => [n, n - 1]),
+    );
+    assert.equal(line.length, length);
+    const circle = build(
+      inRange(...ids),
+      ids.map((n) => [n, n === 1 ? length : n - 1]),
+    );
+    assert.deepEqual(kinds(circle), {
+      'larger-predecessor': { count: 1, examples: [1] },
+      'own-ancestor': { count: length, examples: [1, 2, 3, 4, 5] },
+    });
+  });
+
+  it('asks for the predecessors that are missing until all are there', () => {
+    const builder = new GroupTableBuilder();
+    builder.addGroup(9);
+    builder.addEdge(9, 5);
+    builder.addEdge(9, 4);
+    assert.deepEqual([...builder.missingPredecessors()], [4, 5]);
+    builder.addAncestor(5, 'other-room');
+    builder.addEdge(5, 3);
+    assert.deepEqual([...builder.missingPredecessors()], [3, 4]);
+    builder.addAncestor(3, 'missing-group');
+    builder.addAncestor(4, 'out-of-range');
+    assert.deepEqual([...builder.missingPredecessors()], []);
+    assert.deepEqual([...builder.finish().ids], [3, 4, 5, 9]);
+  });
+
+  it('refuses to be finished while a predecessor is missing', () => {
+    const builder = new GroupTableBuilder();
+    builder.addGroup(2);
+    builder.addEdge(2, 1);
+    assert.throws(() => builder.finish(), /State group 1 /);
+  });
+
+  it('agrees with a naive model on any edges', () => {
+    const input = fc
+      .record({
+        groups: fc.array(fc.tuple(id, reason), { maxLength: 20 }),
+        edges: fc.array(fc.tuple(id, id), { maxLength: 20 }),
+        downward: fc.array(fc.tuple(id, id), { maxLength: 20 }),
+      })
+      .map(({ groups, edges, downward }) => ({
+        groups,
+        // Mostly regular edges, so that what descends from an irregular group and what doesn't both occur.
+        edges: [
+          ...edges.slice(0, edges.length % 4),
+          ...downward.filter(([group, prev]) => prev < group),
+        ].filter((edge) => edge.every((end) => groups.some(([group]) => group === end))),
+      }));
+    fc.assert(
+      fc.property(input, ({ groups, edges }) => {
+        const table = build(groups, edges);
+        const expected = model(groups, edges);
+        assert.deepEqual([...table.ids], expected.ids);
+        assert.equal(table.length, expected.ids.length);
+        assert.deepEqual(
+          [...table.prev].map((prev) => (prev === NO_PREDECESSOR ? -1 : table.ids[prev])),
+          expected.prev,
+        );
+        assert.deepEqual([...table.successors], expected.successors);
+        assert.deepEqual([...table.flags], expected.flags);
+        assert.deepEqual(kinds(table), expected.kinds);
+      }),
+      { numRuns: 1000 },
+    );
+  });
+});
