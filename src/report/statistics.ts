@@ -31,7 +31,8 @@ export interface Statistics {
   /** Groups in range that were left as stored because their edges or rows are irregular. */
   readonly groupsPassedThrough: number;
   /** Whether the changes were kept; if not, why. */
-  readonly outcome: 'written' | 'no-output-asked' | 'no-gain' | 'below-minimum' | 'nothing-to-change';
+  readonly outcome:
+    'written' | 'no-output-asked' | 'no-gain' | 'below-minimum' | 'nothing-to-change';
   readonly outputBytes: number;
   readonly warnings: readonly string[];
   readonly seconds: number;

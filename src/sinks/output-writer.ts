@@ -1,0 +1,107 @@
+import type { FileHandle } from 'node:fs/promises';
+import { Writable } from 'node:stream';
+import { OutputError } from '../errors.js';
+
+/** Disks and pipes like pieces of this size; it is also what may wait in memory. */
+export const PIECE = 256 * 1024;
+
+/**
+ * Follows what was sent of an output that is cut short. It is no SQL, wherever it is put, so that
+ * psql does not run the statement before it, and a transaction around all of it rolls back.
+ */
+const CUT_SHORT = '\nthe rest is missing because synapse_compress_state was stopped here\n;\n';
+
+/** Writes to a file, counts, and says in a sentence what went wrong. */
+export class FileWriter extends Writable {
+  bytes = 0;
+  readonly #handle: FileHandle;
+  readonly #explained: (error: unknown) => OutputError;
+
+  constructor(handle: FileHandle, explained: (error: unknown) => OutputError) {
+    super({ highWaterMark: PIECE });
+    this.#handle = handle;
+    this.#explained = explained;
+  }
+
+  override _write(chunk: Buffer, _encoding: string, done: (error?: Error) => void): void {
+    // `writeFile` goes on where the last one ended, and writes again what a short write left.
+    this.#handle.writeFile(chunk).then(
+      () => {
+        this.bytes += chunk.length;
+        done();
+      },
+      (error: unknown) => done(this.#explained(error)),
+    );
+  }
+}
+
+/** Passes bytes on to a stream that may outlive it, counts, and says in a sentence what went wrong. */
+export class StreamWriter extends Writable {
+  bytes = 0;
+  readonly #name: string;
+  readonly #target: Writable;
+  readonly #end: boolean;
+
+  constructor(name: string, target: Writable, end: boolean) {
+    super({ highWaterMark: PIECE });
+    this.#name = name;
+    this.#target = target;
+    this.#end = end;
+    // Each write's callback has the error already.
+    target.on('error', () => {});
+  }
+
+  override _write(chunk: Buffer, _encoding: string, done: (error?: Error) => void): void {
+    this.bytes += chunk.length;
+    this.#target.write(chunk, (error) => (error ? done(this.#explained(error)) : done()));
+  }
+
+  override _final(done: (error?: Error) => void): void {
+    if (this.#end) {
+      this.#target.end((error?: Error | null) => (error ? done(this.#explained(error)) : done()));
+    } else {
+      done();
+    }
+  }
+
+  /** Makes sure that what was sent does not pass for all. Resolves when it is sent, or can't be. */
+  async cutShort(): Promise<void> {
+    if (this.bytes > 0) {
+      await new Promise((resolve) => this.#target.write(CUT_SHORT, resolve));
+    }
+    if (this.#end) {
+      this.#target.destroy();
+    }
+  }
+
+  #explained(error: unknown): OutputError {
+    return outputError(this.#name, error, 'Free some, or write to another place.');
+  }
+}
+
+/** Reasons in an operator's words; for others the system's own stand. */
+const REASONS: Readonly<Record<string, string>> = {
+  EACCES: 'permission is denied',
+  EDQUOT: 'the disk quota is used up',
+  EISDIR: 'it is a folder',
+  ENOENT: 'its folder does not exist',
+  ENOSPC: 'there is no space left on the disk',
+  ENOTDIR: 'what should be its folder is none',
+  EPERM: 'permission is denied',
+  EPIPE: 'its reader has gone',
+  EROFS: 'the file system is read-only',
+};
+
+export function outputError(name: string, cause: unknown, spaceAdvice: string): OutputError {
+  if (cause instanceof OutputError) {
+    return cause;
+  }
+  const code = codeOf(cause) ?? '';
+  const reason = REASONS[code] ?? (cause instanceof Error ? cause.message : String(cause));
+  const advice = code === 'ENOSPC' || code === 'EDQUOT' ? ` ${spaceAdvice}` : '';
+  return new OutputError(`Can't write ${name}: ${reason}.${advice}`, { cause });
+}
+
+export function codeOf(error: unknown): string | undefined {
+  return error instanceof Error && 'code' in error ? String(error.code) : undefined;
+}
