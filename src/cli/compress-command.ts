@@ -1,0 +1,193 @@
+import { stat } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { finished } from 'node:stream/promises';
+import { compressRoom } from '../compress.js';
+import { OutputError, RoomNotFoundError, UsageError } from '../errors.js';
+import { nextSteps } from '../report/next-steps.js';
+import { readableSize } from '../report/size.js';
+import type { Statistics } from '../report/statistics.js';
+import { summaryLines } from '../report/summary.js';
+import { openFileOutput, openSpooledOutput, openStreamedOutput } from '../sinks/output.js';
+import type { OpenOutput, SpoolSettings } from '../sinks/output.js';
+import type { RoomSource } from '../sources/room-source.js';
+import type { CompressCommand } from './command-line.js';
+import { isClosedPipe } from './failure.js';
+import { InterruptedError } from './interruption.js';
+import type { Interruption } from './interruption.js';
+import type { StatusLine } from './status-line.js';
+
+/**
+ * Compresses a room as the command line says, and tells on standard error how it goes.
+ *
+ * @throws CompressStateError, an InterruptedError if a signal ended it; no output is left then
+ */
+export async function runCompressCommand(
+  command: CompressCommand,
+  status: StatusLine,
+  interruption: Interruption,
+): Promise<void> {
+  const spool = {
+    tmpdir: await existingFolder(command.tmpdir ?? tmpdir()),
+    signal: interruption.signal,
+  };
+  let changes: OpenOutput | undefined;
+  let figures: OpenOutput | undefined;
+  const discard = () => Promise.all([changes?.discard(), figures?.discard()]);
+  // A second signal or a defect ends the process at once; a partial file must not outlive it.
+  process.once('exit', () => void discard());
+  let written = false;
+  try {
+    // Before anything is read: where they can't be written is then known at once.
+    changes = await openChanges(command, spool);
+    figures = await openFigures(command, spool);
+    const statistics = await compress(command, spool, changes, status);
+    written = statistics.outcome === 'written';
+    for (const line of summaryLines(statistics)) {
+      status.say(line);
+    }
+    if (!written && changes !== undefined) {
+      await checkNothingIsLeft(changes, status);
+    }
+    for (const line of nextSteps(statistics, {
+      file: command.output === '-' ? undefined : command.output,
+      transactions: command.transactions,
+    })) {
+      status.say(line);
+    }
+    if (figures !== undefined) {
+      await writeFigures(statistics, figures);
+    }
+  } catch (error) {
+    const left = written ? 'The changes are complete.' : whatIsLeft(changes);
+    if (interruption.by !== undefined) {
+      throw new InterruptedError(interruption.by, left, { cause: error });
+    }
+    if (changes !== undefined && changes.sentBytes > 0 && !isClosedPipe(error)) {
+      status.say(left);
+    }
+    throw error;
+  } finally {
+    status.clear();
+    await discard();
+  }
+}
+
+async function compress(
+  command: CompressCommand,
+  { tmpdir, signal }: Required<SpoolSettings>,
+  output: OpenOutput | undefined,
+  status: StatusLine,
+): Promise<Statistics> {
+  if (command.unbuffered && !command.transactions) {
+    status.say(
+      'Warning: with --unbuffered and without -t, psql may run half of a change if this process ' +
+        'is killed. Give -t as well.',
+    );
+  }
+  const place = command.source.kind === 'postgres' ? 'DB' : 'files';
+  status.say(`Fetching state from ${place} for room '${command.room}'...`);
+  const source = await openSource(command, tmpdir, signal);
+  return compressRoom({
+    source,
+    levels: command.levels,
+    transactions: command.transactions,
+    verify: command.verify,
+    onProgress: (progress) => status.progress(progress),
+    signal,
+    ...(output !== undefined && { output }),
+    ...(command.minSavedRows !== undefined && { minSavedRows: command.minSavedRows }),
+    ...(command.graphs && { graphs: process.cwd() }),
+  });
+}
+
+/** Loads the one source that is needed: the other's packages cost a tenth of a second. */
+async function openSource(
+  { source, room, range, memory }: CompressCommand,
+  tmpdir: string,
+  signal: AbortSignal,
+): Promise<RoomSource> {
+  try {
+    if (source.kind === 'postgres') {
+      const { openPostgresSource } = await import('../sources/postgres/postgres-source.js');
+      return await openPostgresSource({ dsn: source.dsn, env: process.env, room, range, signal });
+    }
+    const { openFilesSource } = await import('../sources/files/files-source.js');
+    const { inputs } = source;
+    const { stdin } = process;
+    return await openFilesSource({ inputs, stdin, room, range, memory, tmpdir, signal });
+  } catch (error) {
+    if (error instanceof RoomNotFoundError && !room.startsWith('!')) {
+      throw new RoomNotFoundError(`${error.message} ${roomHint(room)}`, { cause: error });
+    }
+    throw error;
+  }
+}
+
+function roomHint(room: string): string {
+  if (room.startsWith('#')) {
+    return 'An address such as #room:example.com is not the id: the id starts with ! and stands in the room settings.';
+  }
+  return "A room id starts with !, which shells may change: put it in single quotes, as in -r '!abc:example.com'.";
+}
+
+async function openChanges(
+  { output, unbuffered }: CompressCommand,
+  spool: SpoolSettings,
+): Promise<OpenOutput | undefined> {
+  if (output === '-') {
+    return unbuffered
+      ? openStreamedOutput(process.stdout, 'standard output')
+      : openSpooledOutput(process.stdout, 'standard output', spool);
+  }
+  return output === undefined ? undefined : openFileOutput(output, spool);
+}
+
+async function openFigures(
+  { statsFile }: CompressCommand,
+  spool: SpoolSettings,
+): Promise<OpenOutput | undefined> {
+  if (statsFile === '-') {
+    return openStreamedOutput(process.stdout, 'standard output');
+  }
+  return statsFile === undefined ? undefined : openFileOutput(statsFile, spool);
+}
+
+async function writeFigures(statistics: Statistics, figures: OpenOutput): Promise<void> {
+  figures.stream.end(`${JSON.stringify(statistics)}\n`);
+  await finished(figures.stream);
+  await figures.keep();
+}
+
+/**
+ * Says so when the SQL of an earlier run is still there, lest it be taken for this one's.
+ *
+ * @throws OutputError when changes that are of no use can't be taken back
+ */
+async function checkNothingIsLeft(changes: OpenOutput, status: StatusLine): Promise<void> {
+  if (changes.sentBytes > 0) {
+    throw new OutputError(
+      'The changes are not wanted, but part of them had been sent already. Without --unbuffered ' +
+        'they are held back until it is known.',
+    );
+  }
+  const earlier = await stat(changes.name).catch(() => undefined);
+  if (earlier?.isFile()) {
+    status.say(`${changes.name} is of an earlier run and stays as it was.`);
+  }
+}
+
+function whatIsLeft(changes: OpenOutput | undefined): string {
+  if (changes === undefined || changes.sentBytes === 0) {
+    return 'Nothing was written.';
+  }
+  const size = readableSize(changes.sentBytes);
+  return `${size} had gone to ${changes.name} already, and then a line that makes psql -1 roll back.`;
+}
+
+async function existingFolder(path: string): Promise<string> {
+  const found = await stat(path).catch(() => undefined);
+  if (!found?.isDirectory()) {
+    throw new UsageError(`${path} is no folder: temporary files need one, named with --tmpdir.`);
+  }
+  return path;
+}

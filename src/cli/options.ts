@@ -1,0 +1,130 @@
+import type { Options } from 'yargs';
+
+const SOURCE = 'Where the room is read:';
+const GROUPS = 'Which groups, and how:';
+const OUTPUT = 'What comes out:';
+const RESOURCES = 'What it may take:';
+
+/** By long name. What takes a value takes it as a string, whose form is checked below. */
+export const OPTIONS = {
+  'postgres-url': {
+    alias: 'p',
+    nargs: 1,
+    group: SOURCE,
+    describe:
+      'The database, as a URL or as libpq keywords ("host=… dbname=…"). ' +
+      'May be left out when PGHOST or PGDATABASE says it.',
+  },
+  input: {
+    alias: 'i',
+    nargs: 1,
+    group: SOURCE,
+    describe:
+      'Instead of a database: a file or folder of COPY text, or - for standard input. ' +
+      'May be given several times.',
+  },
+  'room-id': {
+    alias: 'r',
+    nargs: 1,
+    group: SOURCE,
+    describe: "The room, in single quotes: '!abc:example.com'",
+  },
+  'min-state-group': {
+    alias: 'b',
+    nargs: 1,
+    group: GROUPS,
+    describe: 'Only state groups above this one',
+  },
+  'groups-to-compress': {
+    alias: 'n',
+    nargs: 1,
+    group: GROUPS,
+    describe: 'Only this many state groups, the lowest above -b',
+  },
+  'max-state-group': {
+    alias: 's',
+    nargs: 1,
+    group: GROUPS,
+    describe: 'Only state groups up to this one, itself included',
+  },
+  'level-sizes': {
+    alias: 'l',
+    nargs: 1,
+    group: GROUPS,
+    default: '100,50,25',
+    describe: 'Sizes of the levels, lowest first',
+  },
+  'no-verify': {
+    alias: 'N',
+    type: 'boolean',
+    group: GROUPS,
+    describe: 'Do not compare the new state of each group with the stored one',
+  },
+  'output-file': {
+    alias: 'o',
+    nargs: 1,
+    group: OUTPUT,
+    describe: 'File for the changes as SQL, or - for standard output',
+  },
+  transactions: {
+    alias: 't',
+    type: 'boolean',
+    group: OUTPUT,
+    describe: 'Wrap each group in a transaction that is safe beside a running Synapse',
+  },
+  'min-saved-rows': {
+    alias: 'm',
+    nargs: 1,
+    group: OUTPUT,
+    describe: 'Write nothing unless at least this many rows are saved',
+  },
+  unbuffered: {
+    type: 'boolean',
+    group: OUTPUT,
+    describe: 'With -o -: write each change at once, not when all is verified',
+  },
+  'stats-file': {
+    nargs: 1,
+    group: OUTPUT,
+    describe: 'File for every figure as a JSON object, or - for standard output',
+  },
+  graphs: {
+    alias: 'g',
+    type: 'boolean',
+    group: OUTPUT,
+    describe: 'Write before_edges.csv, before_nodes.csv, after_edges.csv and after_nodes.csv here',
+  },
+  memory: {
+    nargs: 1,
+    group: RESOURCES,
+    default: '64',
+    describe: 'Megabytes that sorting the files of -i may take',
+  },
+  tmpdir: {
+    nargs: 1,
+    group: RESOURCES,
+    describe: 'Folder for temporary files',
+    defaultDescription: "the system's",
+  },
+} as const satisfies Record<string, Options>;
+
+export type OptionName = keyof typeof OPTIONS;
+
+export const OPTION_NAMES = Object.keys(OPTIONS) as OptionName[];
+
+/** The option that a short or long name stands for; the existing tool writes `room_id` for `room-id`. */
+export function optionOf(given: string): OptionName | undefined {
+  const dashed = given.replaceAll('_', '-');
+  return OPTION_NAMES.find((name) => name === dashed || aliasOf(name) === given);
+}
+
+/** What messages call an option: both names where there are two. */
+export function flag(name: OptionName): string {
+  const alias = aliasOf(name);
+  return alias === undefined ? `--${name}` : `-${alias} (--${name})`;
+}
+
+function aliasOf(name: OptionName): string | undefined {
+  const option = OPTIONS[name];
+  return 'alias' in option ? option.alias : undefined;
+}

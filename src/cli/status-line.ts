@@ -1,0 +1,60 @@
+import type { WriteStream } from 'node:tty';
+import type { Progress } from '../compress.js';
+import { progressText } from '../report/progress-text.js';
+
+/** A terminal's line changes this often at most, a log gets a line this often, in milliseconds. */
+const TERMINAL_INTERVAL = 100;
+const LOG_INTERVAL = 30_000;
+
+/** Carriage return, and erase to the end of the line. */
+const CLEAR = '\r\x1b[K';
+
+/**
+ * Status on standard error: lines that stay, and below them one line of progress that is rewritten
+ * in place. Without a terminal, progress is a line now and then.
+ */
+export class StatusLine {
+  readonly #stream: WriteStream;
+  readonly #inPlace: boolean;
+  #started = 0;
+  #drawn = 0;
+  #shown = false;
+
+  constructor(stream: WriteStream, term: string | undefined) {
+    this.#stream = stream;
+    this.#inPlace = stream.isTTY && term !== 'dumb';
+  }
+
+  say(line: string): void {
+    this.clear();
+    this.#stream.write(`${line}\n`);
+  }
+
+  /** Shows how far it is, if the last time was long enough ago. The first call starts the clock. */
+  progress(progress: Progress): void {
+    const now = performance.now();
+    if (this.#started === 0) {
+      this.#started = now;
+      this.#drawn = now;
+    }
+    if (now - this.#drawn < (this.#inPlace ? TERMINAL_INTERVAL : LOG_INTERVAL)) {
+      return;
+    }
+    this.#drawn = now;
+    const text = progressText(progress, (now - this.#started) / 1000);
+    if (this.#inPlace) {
+      // A full last column would wrap on some terminals. A width of 0 is an unknown one.
+      this.#stream.write(`\r${text.slice(0, (this.#stream.columns || 80) - 1)}\x1b[K`);
+      this.#shown = true;
+    } else {
+      this.#stream.write(`${text}\n`);
+    }
+  }
+
+  clear(): void {
+    if (this.#shown) {
+      this.#stream.write(CLEAR);
+      this.#shown = false;
+    }
+  }
+}
