@@ -18,6 +18,8 @@ interface Habits {
   readonly kept: number;
   /** Chance that a state resolution drops a key that one side lacks. */
   readonly dropped: number;
+  /** Chance that a state resolution refuses an event that both sides have: its key vanishes. */
+  readonly refused: number;
   /** Chance that a stretch of old history arrives, with ids of now. */
   readonly backfills: number;
   /** Share of those that begin with the whole state, as a server that was asked for it gave it. */
@@ -34,6 +36,7 @@ const BRANCHING: Habits = {
   resolved: 0.8,
   kept: 0.1,
   dropped: 0.15,
+  refused: 0.02,
   backfills: 0.002,
   backfilledInFull: 0.4,
   growth: 0.5,
@@ -226,7 +229,7 @@ export class Room {
     this.#addBranch(branch);
     if (!this.#random.chance(this.#habits.backfilledInFull)) return this.#changeKey(branch, id);
     for (let others = this.#random.below(4); others > 0; others--) {
-      const key = 1 + this.#random.below(this.#known - 1);
+      const key = this.#anyMember();
       branch.state[key] = this.#random.chance(0.5) ? ++this.#events : 0;
     }
     return this.#store(branch, undefined, 0, id);
@@ -238,6 +241,7 @@ export class Room {
    */
   #resolve(main: Head, side: Head, id: number): MadeGroup | undefined {
     const result = this.#resolvedState;
+    const refused = this.#random.chance(this.#habits.refused) ? this.#anyMember() : -1;
     let mainDiffers = 0;
     let sideDiffers = 0;
     let mainLacks = false;
@@ -245,7 +249,8 @@ export class Room {
     for (let key = 0; key < this.#known; key++) {
       const ours = main.state[key];
       const theirs = side.state[key];
-      const chosen = ours === theirs ? ours : this.#chooseEvent(ours, theirs);
+      let chosen = ours === theirs ? ours : this.#chooseEvent(ours, theirs);
+      if (key === refused) chosen = 0;
       result[key] = chosen;
       if (chosen !== ours) mainDiffers++;
       if (chosen !== theirs) sideDiffers++;
@@ -270,6 +275,11 @@ export class Room {
     this.#resolvedState = main.state;
     main.state = result;
     return this.#store(main, base, rows, id);
+  }
+
+  /** The number of a known key that is not there from the room's creation on. */
+  #anyMember(): number {
+    return CREATION_KEYS + this.#random.below(this.#known - CREATION_KEYS);
   }
 
   #chooseEvent(ours: number, theirs: number): number {
