@@ -188,28 +188,11 @@ export class RoomPlan extends Transform {
 
   #changeOf(rows: GroupRows): Change {
     const plan = this.#plan;
-    const { keys, key, arena, place, byteLength } = this.#entries;
-    keys.order.arrange(plan.delta, plan.length, key);
-    let length = 0;
-    for (let i = 0; i < plan.length; i++) {
-      const entry = plan.delta[i]!;
-      length += keys.byteLength[key[entry]!]! + byteLength[entry]!;
-    }
-    const bytes = Buffer.allocUnsafe(length);
-    let at = 0;
-    for (let i = 0; i < plan.length; i++) {
-      const entry = plan.delta[i]!;
-      const k = key[entry]!;
-      const from = keys.place[k]! << 2;
-      for (let j = from, end = from + keys.byteLength[k]!; j < end;) {
-        bytes[at++] = keys.arena.bytes[j++]!;
-      }
-      const event = place[entry]! << 2;
-      for (let j = event, end = event + byteLength[entry]!; j < end;) {
-        bytes[at++] = arena.bytes[j++]!;
-      }
-    }
-    return { oldRowsHash: this.#entries.guardSum(rows), rows: bytes };
+    this.#entries.keys.order.arrange(plan.delta, plan.length, this.#entries.key);
+    return {
+      oldRowsHash: this.#entries.guardSum(rows),
+      rows: this.#entries.copyText(plan.delta, plan.length),
+    };
   }
 
   #keep(index: number, rows: GroupRows): void {

@@ -4,8 +4,6 @@ import type { PlannedGroup } from '../planner/planned-group.js';
 import { literal, SqlWriter } from './sql-literal.js';
 import { GUARD_DEFINITION, GUARD_SUMMARY, PASSED } from './sql-guard.js';
 
-const TAB = 9;
-const LINE_FEED = 10;
 /** Rows of one INSERT: few enough that a small server parses it with ease. */
 const ROWS_PER_INSERT = 1000;
 
@@ -72,23 +70,14 @@ function writeRows(sql: SqlWriter, room: string, group: PlannedGroup, end: strin
   let at = 0;
   for (let row = 0; row < group.newRows; row++) {
     if (row % ROWS_PER_INSERT === 0) {
-      if (row > 0) sql.write(`\n) AS rows (type, state_key, event_id)${end}`);
+      if (row > 0) sql.write(`)\n) AS rows (type, state_key, event_id)${end}`);
       sql.write(
         `INSERT INTO state_groups_state (state_group, room_id, type, state_key, event_id)\nSELECT ${group.stateGroup}, ${room}, type, state_key, event_id FROM (VALUES\n(`,
       );
     } else {
-      sql.write(',\n(');
+      sql.write('),\n(');
     }
-    const tab = rows.indexOf(TAB, at);
-    const tab2 = rows.indexOf(TAB, tab + 1);
-    const feed = rows.indexOf(LINE_FEED, tab2 + 1);
-    sql
-      .literal(rows, at, tab)
-      .write(', ')
-      .literal(rows, tab + 1, tab2)
-      .write(', ');
-    sql.literal(rows, tab2 + 1, feed).write(')');
-    at = feed + 1;
+    at = sql.row(rows, at);
   }
-  if (group.newRows > 0) sql.write(`\n) AS rows (type, state_key, event_id)${end}`);
+  if (group.newRows > 0) sql.write(`)\n) AS rows (type, state_key, event_id)${end}`);
 }

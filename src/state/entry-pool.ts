@@ -1,5 +1,5 @@
 import { ByteArena } from './byte-arena.js';
-import { ByteHash } from './byte-hash.js';
+import { ByteHash, LITTLE_ENDIAN } from './byte-hash.js';
 import { grown } from './grown.js';
 import { hashDecoded, type KeyTable } from './key-table.js';
 import type { GroupRows } from './row-parser.js';
@@ -75,6 +75,26 @@ export class EntryPool {
       low += this.guardLow[rows.repeated[i]!]! >>> 0;
     }
     return (BigInt(high) << 32n) + BigInt(low);
+  }
+
+  /** The first `count` of `list` as rows `type \t state_key \t event_id \n` of COPY text. */
+  copyText(list: Int32Array, count: number): Buffer {
+    const { keys, key, byteLength, place } = this;
+    let length = 0;
+    for (let i = 0; i < count; i++) {
+      length += keys.byteLength[key[list[i]!]!]! + byteLength[list[i]!]!;
+    }
+    // Whole words are written, and what is too much is written over by what follows.
+    const bytes = Buffer.allocUnsafe(length + 3);
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+    let at = 0;
+    for (let i = 0; i < count; i++) {
+      const entry = list[i]!;
+      const k = key[entry]!;
+      at = copyWords(keys.arena.words, keys.place[k]!, keys.byteLength[k]!, view, at);
+      at = copyWords(this.arena.words, place[entry]!, byteLength[entry]!, view, at);
+    }
+    return bytes.subarray(0, length);
   }
 
   #equals(entry: number, bytes: Uint8Array, start: number, end: number): boolean {
@@ -162,4 +182,15 @@ export class EntryPool {
       if (this.holders[entry]! > 0) this.#link(entry);
     }
   }
+}
+
+function copyWords(
+  words: Int32Array,
+  place: number,
+  length: number,
+  to: DataView,
+  at: number,
+): number {
+  for (let i = at; i < at + length; i += 4) to.setInt32(i, words[place++]!, LITTLE_ENDIAN);
+  return at + length;
 }

@@ -263,55 +263,31 @@ export class RowParser implements GroupRows {
     this.entries[this.length++] = entry;
   }
 
-  /** The row beginning at `at` is of `key`, with an event that is not the expected one. */
+  /** Adds the entry of `key` and the event whose field begins at `at`; returns where the next line begins. */
   #eventOf(key: number, bytes: Buffer, view: DataView, at: number): number {
-    const end = bytes.indexOf(LINE_FEED, at) + 1;
-    let plain = true;
-    for (let i = at; i < end - 1; i++) {
-      const byte = bytes[i]!;
-      if (byte === TAB || byte === 0) throw this.#wrongColumns(bytes, at);
-      if (byte === BACKSLASH || byte < 14) plain = false;
+    let end = specialByte(view, at);
+    if (bytes[end] === LINE_FEED) {
+      this.#add(key, this.#pool.intern(key, bytes, view, at, end + 1));
+      return end + 1;
     }
-    if (plain) {
-      this.#add(key, this.#pool.intern(key, bytes, view, at, end));
-    } else {
-      const length = this.#canonical(bytes, at, end - 1, 0);
-      this.#scratch[length] = LINE_FEED;
-      this.#add(key, this.#pool.intern(key, this.#scratch, this.#scratchView, 0, length + 1));
-    }
-    return end;
+    end = this.#fieldEnd(bytes, view, at, LINE_FEED);
+    const length = this.#canonical(bytes, at, end, 0);
+    this.#scratch[length] = LINE_FEED;
+    this.#add(key, this.#pool.intern(key, this.#scratch, this.#scratchView, 0, length + 1));
+    return end + 1;
   }
 
-  /** Splits the row whose type begins at `at`, and returns where the next line begins. */
+  /** Reads the row whose type begins at `at`, and returns where the next line begins. */
   #split(bytes: Buffer, view: DataView, at: number): number {
-    let tab1 = 0;
-    let tab2 = 0;
-    let plain = true;
-    let i = at;
-    for (; ; i++) {
-      const byte = bytes[i]!;
-      if (byte >= 14 && byte !== BACKSLASH) continue;
-      if (byte === LINE_FEED) break;
-      if (byte === TAB) {
-        if (tab1 === 0) tab1 = i;
-        else if (tab2 === 0) tab2 = i;
-        else throw this.#wrongColumns(bytes, at);
-      } else if (byte === 0) {
-        throw new InputError(
-          `${this.#where()} holds a NUL byte, which no text in Postgres can hold.`,
-        );
-      } else {
-        plain = false;
-      }
-    }
-    if (tab2 === 0) throw this.#wrongColumns(bytes, at);
+    const tab = this.#fieldEnd(bytes, view, at, TAB);
+    const tab2 = this.#fieldEnd(bytes, view, tab + 1, TAB);
     let key: number;
-    if (plain) {
-      key = this.#pool.keys.intern(bytes, view, at, tab2 + 1, tab1 - at);
+    if (isPlain(view, at, tab) && isPlain(view, tab + 1, tab2)) {
+      key = this.#pool.keys.intern(bytes, view, at, tab2 + 1, tab - at);
     } else {
-      const type = this.#canonical(bytes, at, tab1, 0);
+      const type = this.#canonical(bytes, at, tab, 0);
       this.#scratch[type] = TAB;
-      const stateKey = this.#canonical(bytes, tab1 + 1, tab2, type + 1);
+      const stateKey = this.#canonical(bytes, tab + 1, tab2, type + 1);
       this.#scratch[stateKey] = TAB;
       key = this.#pool.keys.intern(this.#scratch, this.#scratchView, 0, stateKey + 1, type);
     }
@@ -319,6 +295,16 @@ export class RowParser implements GroupRows {
     const position = this.#seen[key]! - this.#lastSerial;
     if (position >= 0 && position < this.#lastLength) this.#expected = position + 1;
     return this.#eventOf(key, bytes, view, tab2 + 1);
+  }
+
+  /** Where the field that begins at `at` ends; it must end with `terminator`. */
+  #fieldEnd(bytes: Buffer, view: DataView, at: number, terminator: number): number {
+    for (let end = specialByte(view, at); ; end = specialByte(view, end + 1)) {
+      const byte = bytes[end]!;
+      if (byte === terminator) return end;
+      if (byte === TAB || byte === LINE_FEED) throw this.#wrongColumns(bytes, at);
+      if (byte === 0) throw this.#nul();
+    }
   }
 
   /** Writes the canonical spelling of a field into the scratch buffer at `to`; returns its end there. */
@@ -331,9 +317,7 @@ export class RowParser implements GroupRows {
     const decoded = Buffer.allocUnsafe(end - start);
     const length = decodeField(bytes, start, end, decoded, 0);
     if (decoded.subarray(0, length).includes(0)) {
-      throw new InputError(
-        `${this.#where()} holds a NUL byte, which no text in Postgres can hold.`,
-      );
+      throw this.#nul();
     }
     const needed = to + 2 * length + 2;
     if (needed > this.#scratch.length) {
@@ -343,6 +327,10 @@ export class RowParser implements GroupRows {
       this.#scratchView = viewOf(larger);
     }
     return encodeField(decoded, 0, length, this.#scratch, to);
+  }
+
+  #nul(): InputError {
+    return new InputError(`${this.#where()} holds a NUL byte, which no text in Postgres can hold.`);
   }
 
   #wrongColumns(bytes: Buffer, at: number): InputError {
@@ -378,6 +366,26 @@ function matches(
   if (rest === 0) return true;
   const difference = view.getInt32(at, LITTLE_ENDIAN) ^ words[place]!;
   return (LITTLE_ENDIAN ? difference << (32 - 8 * rest) : difference >>> (32 - 8 * rest)) === 0;
+}
+
+/** The first byte from `at` on that is a backslash or below 14; there is one, since every line ends with a line feed. */
+function specialByte(view: DataView, at: number): number {
+  const last = view.byteLength - 4;
+  for (; at <= last; at += 4) {
+    const word = view.getInt32(at);
+    const backslash = word ^ 0x5c5c5c5c;
+    const special = ((word - 0x0e0e0e0e) & ~word) | ((backslash - 0x01010101) & ~backslash);
+    // A borrow can mark a byte after the first special one, never before: so look at each.
+    if ((special & 0x80808080) !== 0) break;
+  }
+  for (; ; at++) {
+    const byte = view.getUint8(at);
+    if (byte < 14 || byte === BACKSLASH) return at;
+  }
+}
+
+function isPlain(view: DataView, start: number, end: number): boolean {
+  return specialByte(view, start) === end;
 }
 
 function grownSeen(seen: Seen, length: number): Seen {
