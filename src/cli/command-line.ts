@@ -1,10 +1,10 @@
-import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import yargs from 'yargs';
 import { UsageError } from '../errors.js';
 import type { GroupRange } from '../sources/room-source.js';
+import { VERSION } from '../version.js';
 import { closestName } from './closest-name.js';
-import { flag, OPTION_NAMES, OPTIONS } from './options.js';
+import { flag, OPTION_NAMES, optionOf, OPTIONS } from './options.js';
 import type { OptionName } from './options.js';
 import { withSeparateValues } from './separate-values.js';
 
@@ -21,7 +21,7 @@ export interface CompressCommand {
   readonly statsFile: string | undefined;
   readonly minSavedRows: number | undefined;
   readonly transactions: boolean;
-  readonly levels: readonly number[];
+  readonly levels: readonly number[] | undefined;
   readonly graphs: boolean;
   readonly verify: boolean;
   /** Bytes that the sort of the input files may take. */
@@ -47,6 +47,7 @@ export function parseCommandLine(
   args: readonly string[],
   env: NodeJS.ProcessEnv,
 ): CompressCommand | Answer {
+  const separate = withSeparateValues(args);
   let answer = '';
   let parsed: Record<string, unknown> = {};
   yargs()
@@ -65,7 +66,7 @@ export function parseCommandLine(
     .options(OPTIONS)
     .help()
     .alias('help', 'h')
-    .version(packageVersion())
+    .version(VERSION)
     .alias('version', 'V')
     .example("$0 -p postgresql://host/db -r '!abc:example.com' -o out.sql -t", '')
     .example("$0 -i exports/ -r '!abc:example.com' -o out.sql", '')
@@ -78,9 +79,9 @@ export function parseCommandLine(
     .strict()
     .exitProcess(false)
     .fail((message, error) => {
-      throw new UsageError(explained(message ?? error.message));
+      throw new UsageError(explained(message ?? error.message, separate));
     })
-    .parse(withSeparateValues(args), (_error: unknown, argv: object, output: string) => {
+    .parse(separate, (_error: unknown, argv: object, output: string) => {
       answer = output;
       parsed = { ...argv };
     });
@@ -139,7 +140,7 @@ function checked(parsed: Record<string, unknown>, env: NodeJS.ProcessEnv): Compr
     statsFile,
     minSavedRows: integer('min-saved-rows', 0),
     transactions,
-    levels: parseLevels(text('level-sizes')!),
+    levels: text('level-sizes')?.split(',').map(parseLevel),
     graphs: parsed.graphs === true,
     verify: parsed['no-verify'] !== true,
     memory: integer('memory', 1)! * MEGABYTE,
@@ -199,8 +200,8 @@ function checkedRange(
   };
 }
 
-function parseLevels(value: string): number[] {
-  return value.split(',').map((size) => parseInteger(size.trim(), 'Each size of -l', 1));
+function parseLevel(size: string): number {
+  return parseInteger(size.trim(), 'Each size of -l', 1);
 }
 
 function parseInteger(value: string, what: string, least: number): number {
@@ -214,21 +215,23 @@ function parseInteger(value: string, what: string, least: number): number {
 }
 
 /** What yargs found wrong, as a sentence that says what to do. */
-function explained(message: string): string {
+function explained(message: string, args: readonly string[]): string {
+  const [, lacking] = /^Not enough arguments following: (.*)$/s.exec(message) ?? [];
+  const option = optionOf(lacking ?? '');
+  if (option !== undefined) {
+    return `${flag(option)} needs a value.`;
+  }
   const [, unknown] = /^Unknown arguments?: (.*)$/s.exec(message) ?? [];
   if (unknown === undefined) {
     return message;
   }
-  const [first] = unknown.split(', ');
-  const closest = first.length > 1 ? closestName(first, OPTION_NAMES) : undefined;
-  return (
-    `Unknown argument: ${unknown}.` +
-    (closest === undefined ? '' : ` Did you mean --${closest}?`) +
-    ' Files are given with -i before each, options with dashes.'
-  );
-}
-
-function packageVersion(): string {
-  const file = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
-  return (JSON.parse(file) as { version: string }).version;
+  const [name] = unknown.split(', ');
+  if (args.includes(name)) {
+    return `'${name}' belongs to no option. Each input needs an -i of its own.`;
+  }
+  if (name.length === 1) {
+    return `There is no option -${name}.`;
+  }
+  const closest = closestName(name, OPTION_NAMES);
+  return `There is no option --${name}.${closest === undefined ? '' : ` Did you mean --${closest}?`}`;
 }

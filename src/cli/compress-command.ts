@@ -45,8 +45,8 @@ export async function runCompressCommand(
     for (const line of summaryLines(statistics)) {
       status.say(line);
     }
-    if (!written && changes !== undefined) {
-      await checkNothingIsLeft(changes, status);
+    if (changes !== undefined && !written) {
+      await checkNothingIsLeft(changes, statistics, status);
     }
     for (const line of nextSteps(statistics, {
       file: command.output === '-' ? undefined : command.output,
@@ -89,11 +89,11 @@ async function compress(
   const source = await openSource(command, tmpdir, signal);
   return compressRoom({
     source,
-    levels: command.levels,
     transactions: command.transactions,
     verify: command.verify,
     onProgress: (progress) => status.progress(progress),
     signal,
+    ...(command.levels !== undefined && { levels: command.levels }),
     ...(output !== undefined && { output }),
     ...(command.minSavedRows !== undefined && { minSavedRows: command.minSavedRows }),
     ...(command.graphs && { graphs: process.cwd() }),
@@ -163,8 +163,12 @@ async function writeFigures(statistics: Statistics, figures: OpenOutput): Promis
  *
  * @throws OutputError when changes that are of no use can't be taken back
  */
-async function checkNothingIsLeft(changes: OpenOutput, status: StatusLine): Promise<void> {
-  if (changes.sentBytes > 0) {
+async function checkNothingIsLeft(
+  changes: OpenOutput,
+  { groupsWritten }: Statistics,
+  status: StatusLine,
+): Promise<void> {
+  if (changes.sentBytes > 0 && groupsWritten > 0) {
     throw new OutputError(
       'The changes are not wanted, but part of them had been sent already. Without --unbuffered ' +
         'they are held back until it is known.',

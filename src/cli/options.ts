@@ -51,8 +51,8 @@ export const OPTIONS = {
     alias: 'l',
     nargs: 1,
     group: GROUPS,
-    default: '100,50,25',
     describe: 'Sizes of the levels, lowest first',
+    defaultDescription: '100,50,25',
   },
   'no-verify': {
     alias: 'N',
