@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { test } from 'node:test';
 import pg from 'pg';
+import { applySql } from './support/apply-sql.js';
+import { temporaryFolder } from './support/fixtures.js';
 import { testPostgres } from './support/postgres.js';
 
 test('a database has the schema that was asked for, UTF8 and collation C', async (t) => {
@@ -66,3 +70,24 @@ test('the URL with a wrong password is refused', async (t) => {
   const client = new pg.Client(url.href);
   await assert.rejects(client.connect(), { code: '28P01' });
 });
+
+for (const psql of ['psql', 'no psql']) {
+  test(`a file of SQL is applied at once or in one transaction, with ${psql} on the path`, async (t) => {
+    const db = await (await testPostgres()).createDatabase({ schema: 'none' });
+    t.after(() => db.drop());
+    const file = join(await temporaryFolder(t), 'changes.sql');
+    const { PATH } = process.env;
+    if (psql === 'no psql') {
+      t.after(() => (process.env['PATH'] = PATH));
+      process.env['PATH'] = '';
+    }
+    await writeFile(file, 'CREATE TABLE one (); BEGIN; CREATE TABLE two (); COMMIT; SELECT 1;');
+    await applySql(db, file, { oneTransaction: false });
+    await writeFile(file, 'CREATE TABLE three (); SELECT 1 / 0;');
+    await assert.rejects(applySql(db, file, { oneTransaction: true }), /division by zero/);
+    const { rows } = await db.query('SELECT tablename FROM pg_tables WHERE schemaname = $1', [
+      'public',
+    ]);
+    assert.deepEqual(rows.map((row) => row['tablename'] as string).toSorted(), ['one', 'two']);
+  });
+}

@@ -7,7 +7,7 @@ import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { fileURLToPath } from 'node:url';
 import pg from 'pg';
-import { from as copyFrom } from 'pg-copy-streams';
+import { from as copyFrom, to as copyTo } from 'pg-copy-streams';
 
 /** Where the test server listens. TCP asks for the password, the socket does not. */
 export interface ServerAddress {
@@ -135,6 +135,11 @@ export class TestDatabase {
   /** Fills a table from a stream of COPY text. */
   async copyIn(table: string, text: Readable): Promise<void> {
     await pipeline(text, this.#client.query(copyFrom(`COPY ${table} FROM STDIN`)));
+  }
+
+  /** What a query gives, as COPY text. The connection is busy until the stream has ended. */
+  copyOut(query: string): Readable {
+    return this.#client.query(copyTo(`COPY (${query}) TO STDOUT`));
   }
 
   /** Closes the connection and removes the database, even where others are still connected to it. */

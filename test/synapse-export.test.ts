@@ -1,0 +1,95 @@
+import assert from 'node:assert/strict';
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import type { Statistics } from '../src/report/statistics.js';
+import { applySql } from './support/apply-sql.js';
+import { loadTables, synapseStates, temporaryFolder, unpackTables } from './support/fixtures.js';
+import { testPostgres } from './support/postgres.js';
+import type { TestDatabase } from './support/postgres.js';
+import { runCli } from './support/run-cli.js';
+import { expectSameStates, readAllStates } from './support/states.js';
+
+/** Both rooms, and what is known of them; the old tool leaves as many rows of the large one. */
+const ROOMS = [
+  {
+    room: '!ORrIj_ngefPxK_xykJweOcBeKDOqcbRfKolM2O2VoCY',
+    known: { stateGroups: 5394, rowsBefore: 18351, rowsAfter: 8951 },
+  },
+  {
+    room: '!MlmO6RiERMEwPQNvXSAjqHDDQP-s6jpT6UOy23RaJOY',
+    known: { stateGroups: 620, rowsBefore: 1128 },
+  },
+];
+
+/** A chain that fills all three default levels: 100 + 50 + 25. */
+const MOST_HOPS = 175;
+
+for (const transactions of [true, false]) {
+  const how = transactions ? 'with -t' : 'in one transaction';
+  test(`both rooms of a real Synapse keep every state, applied ${how}`, async (t) => {
+    const folder = await temporaryFolder(t);
+    const exported = join(folder, 'export');
+    await mkdir(exported);
+    await unpackTables('synapse', exported);
+    const db = await (await testPostgres()).createDatabase({ schema: 'synapse' });
+    t.after(() => db.drop());
+    await loadTables(db, 'synapse');
+    const asSynapseReads = await synapseStates();
+    const hops = new Map(asSynapseReads.map((state) => [state.group, state.hops]));
+
+    for (const [index, { room, known }] of ROOMS.entries()) {
+      const sql = join(folder, `${index}.sql`);
+      const { code, stdout, stderr } = await runCli([
+        ...(transactions ? ['-t'] : []),
+        '-i',
+        exported,
+        '-r',
+        room,
+        '-o',
+        sql,
+        '--stats-file=-',
+      ]);
+      assert.equal(code, 0, stderr);
+      const statistics = JSON.parse(stdout) as Statistics;
+      assert.deepEqual({ ...statistics, ...known }, statistics);
+      assert.equal(statistics.outcome, 'written');
+      assert.equal(statistics.groupsVerified, known.stateGroups);
+      assert.deepEqual(statistics.warnings, []);
+      assertHops(
+        statistics,
+        (await groupsOf(db, room)).map((group) => hops.get(group) ?? 0),
+      );
+
+      await applySql(db, sql, { oneTransaction: !transactions });
+      assert.equal(await rowsOf(db, room), statistics.rowsAfter);
+    }
+    expectSameStates(
+      await readAllStates(db),
+      new Map(asSynapseReads.map(({ group, sha256 }) => [group, sha256])),
+    );
+  });
+}
+
+function assertHops({ hopsBefore, hopsAfter }: Statistics, hops: readonly number[]): void {
+  assert.equal(hopsBefore.largest, Math.max(...hops));
+  const mean = hops.reduce((sum, count) => sum + count, 0) / hops.length;
+  assert.ok(Math.abs(hopsBefore.mean - mean) < 0.01, `${hopsBefore.mean} is not ${mean}`);
+  assert.ok(hopsAfter.largest <= MOST_HOPS, `${hopsAfter.largest} hops`);
+}
+
+async function groupsOf(db: TestDatabase, room: string): Promise<number[]> {
+  const { rows } = await db.query<{ id: string }>(
+    'SELECT id FROM state_groups WHERE room_id = $1',
+    [room],
+  );
+  return rows.map(({ id }) => Number(id));
+}
+
+async function rowsOf(db: TestDatabase, room: string): Promise<number> {
+  const { rows } = await db.query<{ count: string }>(
+    'SELECT count(*) FROM state_groups_state WHERE room_id = $1',
+    [room],
+  );
+  return Number(rows[0].count);
+}
