@@ -81,7 +81,7 @@ export function parseCommandLine(
     .fail((message, error) => {
       throw new UsageError(explained(message ?? error.message, separate));
     })
-    .parse(separate, (_error: unknown, argv: object, output: string) => {
+    .parseSync(separate, {}, (_error: unknown, argv: object, output: string) => {
       answer = output;
       parsed = { ...argv };
     });

@@ -1,5 +1,5 @@
 import { stat } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { tmpdir as systemTmpdir } from 'node:os';
 import { finished } from 'node:stream/promises';
 import { compressRoom } from '../compress.js';
 import { OutputError, RoomNotFoundError, UsageError } from '../errors.js';
@@ -27,7 +27,7 @@ export async function runCompressCommand(
   interruption: Interruption,
 ): Promise<void> {
   const spool = {
-    tmpdir: await existingFolder(command.tmpdir ?? tmpdir()),
+    tmpdir: await existingFolder(command.tmpdir ?? systemTmpdir()),
     signal: interruption.signal,
   };
   let changes: OpenOutput | undefined;

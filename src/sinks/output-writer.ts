@@ -83,6 +83,7 @@ export class StreamWriter extends Writable {
 const REASONS: Readonly<Record<string, string>> = {
   EACCES: 'permission is denied',
   EDQUOT: 'the disk quota is used up',
+  EFBIG: 'it would be larger than files may be here',
   EISDIR: 'it is a folder',
   ENOENT: 'its folder does not exist',
   ENOSPC: 'there is no space left on the disk',
