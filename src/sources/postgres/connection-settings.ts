@@ -1,0 +1,326 @@
+import { existsSync } from 'node:fs';
+import { homedir, userInfo } from 'node:os';
+import { join } from 'node:path';
+import { parse as parseUrl } from 'pg-connection-string';
+import { UsageError } from '../../errors.js';
+
+const SSL_MODES = ['disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-full'] as const;
+
+/** libpq's `sslmode`: whether to use TLS, and what of the server's certificate to check. */
+export type SslMode = (typeof SSL_MODES)[number];
+
+/** Where the server is and how to get in, with all defaults filled in. No file has been read yet. */
+export interface ConnectionSettings {
+  /** A name, an address, or the folder of a Unix socket. */
+  readonly host: string;
+  readonly port: number;
+  readonly database: string;
+  readonly user: string;
+  /** Without one, the password file is asked when the server wants a password. */
+  readonly password?: string;
+  readonly applicationName: string;
+  /** Seconds until an attempt to connect is given up; 0 never gives up. */
+  readonly connectTimeout: number;
+  /** Command-line options for the server's process, such as `-c search_path=synapse`. */
+  readonly options?: string;
+  readonly tls: TlsSettings;
+}
+
+export interface TlsSettings {
+  readonly mode: SslMode;
+  /** A PEM file of certificate authorities, or `system` for those that the system trusts. */
+  readonly rootCertificate?: string;
+  /** PEM files of the client's certificate and its key, the key's password if it has one. */
+  readonly certificate?: string;
+  readonly key?: string;
+  readonly keyPassword?: string;
+}
+
+/** libpq's parameters that have a meaning here, with the environment variables that stand in for them. */
+const VARIABLES = {
+  host: 'PGHOST',
+  port: 'PGPORT',
+  dbname: 'PGDATABASE',
+  user: 'PGUSER',
+  password: 'PGPASSWORD',
+  sslmode: 'PGSSLMODE',
+  sslrootcert: 'PGSSLROOTCERT',
+  sslcert: 'PGSSLCERT',
+  sslkey: 'PGSSLKEY',
+  sslpassword: undefined,
+  application_name: 'PGAPPNAME',
+  fallback_application_name: undefined,
+  connect_timeout: 'PGCONNECT_TIMEOUT',
+  options: 'PGOPTIONS',
+} as const;
+
+type Keyword = keyof typeof VARIABLES;
+type Parameters = Partial<Record<Keyword, string>>;
+
+/**
+ * Parameters that change nothing here, as long as they have these values: what is asked is done anyway,
+ * or is for the server's good only.
+ */
+const WITHOUT_EFFECT: Readonly<Record<string, RegExp>> = {
+  channel_binding: /^(disable|prefer)$/,
+  client_encoding: /^(auto|utf-?8|unicode)$/i,
+  gssencmode: /^(disable|prefer)$/,
+  keepalives: /^1$/,
+  keepalives_count: /^\d+$/,
+  keepalives_idle: /^\d+$/,
+  keepalives_interval: /^\d+$/,
+  load_balance_hosts: /^disable$/,
+  sslcompression: /^[01]$/,
+  sslnegotiation: /^postgres$/,
+  sslsni: /^1$/,
+  target_session_attrs: /^any$/,
+};
+
+/** They would lead libpq to another server than the rest of the settings names. */
+const UNSUPPORTED_VARIABLES = ['PGSERVICE', 'PGHOSTADDR'];
+
+/** Where servers put their sockets: Debian's and Red Hat's packages, and Postgres itself. */
+const SOCKET_FOLDERS = ['/var/run/postgresql', '/run/postgresql', '/tmp'];
+
+const DEFAULT_PORT = 5432;
+const DEFAULT_CONNECT_TIMEOUT = 30;
+
+/**
+ * Reads a connection string as libpq does: a URL (`postgresql://` or `postgres://`), a list of keywords
+ * (`host=/run/postgresql dbname=synapse`), or the name of a database. What it leaves open is taken from
+ * the `PG*` variables in `env`, then from libpq's defaults. An empty value counts as left open.
+ * (https://www.postgresql.org/docs/current/libpq-connect.html)
+ *
+ * It differs from libpq in giving up a connection attempt after 30 seconds by default, and in having
+ * one host only.
+ *
+ * @throws UsageError that names the parameter which is unknown or has an impossible value; it never
+ *   repeats a password
+ */
+export function parseConnection(
+  dsn: string | undefined,
+  env: NodeJS.ProcessEnv,
+): ConnectionSettings {
+  const given = parametersOf(dsn ?? '');
+  const value = (keyword: Keyword): string | undefined => {
+    const variable = VARIABLES[keyword];
+    const values = [given[keyword], variable && env[variable]];
+    return values.find((candidate) => candidate !== undefined && candidate !== '');
+  };
+  for (const variable of UNSUPPORTED_VARIABLES) {
+    if (env[variable]) {
+      throw new UsageError(
+        `The variable ${variable} is set, which is not supported here. Unset it, and name the server by its host.`,
+      );
+    }
+  }
+
+  const port = numberOf('port', value('port')) ?? DEFAULT_PORT;
+  if (port < 1 || port > 65535) {
+    throw new UsageError(`The port of the connection is ${port}; it must be between 1 and 65535.`);
+  }
+  const host = value('host') ?? defaultHost(port);
+  if (host.includes(',')) {
+    throw new UsageError(
+      'The host of the connection is a list; give the one server to read from instead.',
+    );
+  }
+  const user = value('user') ?? systemUser();
+  const password = value('password');
+  const options = value('options');
+  return {
+    host,
+    port,
+    user,
+    database: value('dbname') ?? user,
+    applicationName:
+      value('application_name') ?? value('fallback_application_name') ?? 'synapse_compress_state',
+    connectTimeout: Math.max(
+      0,
+      numberOf('connect_timeout', value('connect_timeout')) ?? DEFAULT_CONNECT_TIMEOUT,
+    ),
+    tls: tlsSettings(value, env),
+    ...(password !== undefined && { password }),
+    ...(options !== undefined && { options }),
+  };
+}
+
+function tlsSettings(
+  value: (keyword: Keyword) => string | undefined,
+  env: NodeJS.ProcessEnv,
+): TlsSettings {
+  const rootCertificate = value('sslrootcert') ?? defaultFile('root.crt', env);
+  const system = rootCertificate === 'system';
+  const mode = value('sslmode') ?? (system ? 'verify-full' : 'prefer');
+  if (!SSL_MODES.some((known) => known === mode)) {
+    throw new UsageError(
+      `The sslmode of the connection is '${mode}'; it must be one of ${SSL_MODES.join(', ')}.`,
+    );
+  }
+  if (system && mode !== 'verify-full') {
+    throw new UsageError(
+      `The connection has sslrootcert=system with sslmode=${mode}. Anyone can have a certificate that the system trusts, so it needs sslmode=verify-full.`,
+    );
+  }
+  const certificate = value('sslcert') ?? defaultFile('postgresql.crt', env);
+  const key = value('sslkey') ?? defaultFile('postgresql.key', env);
+  const keyPassword = value('sslpassword');
+  return {
+    mode: mode as SslMode,
+    ...(rootCertificate !== undefined && { rootCertificate }),
+    ...(certificate !== undefined && { certificate }),
+    ...(key !== undefined && { key }),
+    ...(keyPassword !== undefined && { keyPassword }),
+  };
+}
+
+function parametersOf(dsn: string): Parameters {
+  const text = dsn.trim();
+  if (/^postgres(ql)?:\/\//.test(text)) {
+    return urlParameters(text);
+  }
+  const [, scheme] = /^([\w+.-]+):\/\//.exec(text) ?? [];
+  if (scheme !== undefined) {
+    throw new UsageError(
+      `The connection URL begins with ${scheme}://; Postgres's begin with postgresql:// or postgres://.`,
+    );
+  }
+  if (text.includes('=')) {
+    return keywordParameters(text);
+  }
+  return { dbname: text };
+}
+
+function urlParameters(url: string): Parameters {
+  const [, base, query] = /^([^?]*)(?:\?(.*))?$/s.exec(url)!;
+  const parameters = authorityParameters(base);
+  for (const pair of (query ?? '').split('&')) {
+    if (pair === '') continue;
+    const equals = pair.indexOf('=');
+    const keyword = decoded(equals < 0 ? pair : pair.slice(0, equals));
+    if (equals < 0) {
+      throw new UsageError(`The parameter '${keyword}' of the connection URL has no value.`);
+    }
+    const value = decoded(pair.slice(equals + 1));
+    // As JDBC writes it; libpq takes it for this.
+    if (keyword === 'ssl' && value === 'true') {
+      parameters.sslmode = 'require';
+    } else {
+      setParameter(parameters, keyword, value);
+    }
+  }
+  return parameters;
+}
+
+/** What stands before the `?`. The parameters behind it mean other things to pg-connection-string. */
+function authorityParameters(base: string): Parameters {
+  try {
+    const { host, port, database, user, password } = parseUrl(base);
+    return {
+      host: host ?? '',
+      port: port ?? '',
+      dbname: database ?? '',
+      user: user ?? '',
+      password: password ?? '',
+    };
+  } catch {
+    // The error holds the URL, and that holds the password.
+    throw new UsageError(
+      'The connection URL cannot be read. It looks like postgresql://user:password@host:5432/database; in user names and passwords the characters : / ? # [ ] @ % are written as %3A %2F %3F %23 %5B %5D %40 %25.',
+    );
+  }
+}
+
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch (cause) {
+    throw new UsageError(
+      'A parameter of the connection URL has a % without two hexadecimal digits after it; a % itself is written as %25.',
+      { cause },
+    );
+  }
+}
+
+/** `keyword = value` pairs; a value with spaces stands in single quotes, `\` goes before `'` and `\`. */
+function keywordParameters(text: string): Parameters {
+  const parameters: Parameters = {};
+  const pair = /\s*([^\s=]+)\s*(?:=\s*(?:'((?:[^'\\]|\\.)*)'|((?!')(?:[^\s\\]|\\.)*)))?(\s+|$)/sy;
+  while (pair.lastIndex < text.length) {
+    const at = pair.lastIndex;
+    const [, keyword, quoted, bare] = pair.exec(text) ?? [];
+    if (keyword === undefined) {
+      const name = /^\s*([^\s=]+)\s*=/.exec(text.slice(at))?.[1];
+      throw new UsageError(
+        name === undefined
+          ? "The connection string cannot be read: it must be made of pairs such as host=/run/postgresql dbname='my synapse'."
+          : `The value of '${name}' in the connection string cannot be read: its quotes do not match.`,
+      );
+    }
+    const value = quoted ?? bare;
+    if (value === undefined) {
+      // What stands alone may well be the rest of a password with a space in it.
+      throw new UsageError(
+        "The connection string has a word without a '=' after it; a value with spaces stands in single quotes.",
+      );
+    }
+    setParameter(parameters, keyword, value.replaceAll(/\\(.)/gs, '$1'));
+  }
+  return parameters;
+}
+
+function setParameter(parameters: Parameters, keyword: string, value: string): void {
+  if (Object.hasOwn(VARIABLES, keyword)) {
+    parameters[keyword as Keyword] = value;
+    return;
+  }
+  const harmless = Object.hasOwn(WITHOUT_EFFECT, keyword) ? WITHOUT_EFFECT[keyword] : undefined;
+  if (harmless === undefined) {
+    throw new UsageError(
+      `The connection parameter '${keyword}' is not known here. Known are ${Object.keys(VARIABLES).join(', ')}.`,
+    );
+  }
+  if (value !== '' && !harmless.test(value)) {
+    throw new UsageError(`The connection parameter '${keyword}' can't be '${value}' here.`);
+  }
+}
+
+function numberOf(keyword: Keyword, value: string | undefined): number | undefined {
+  if (value === undefined) return undefined;
+  if (!/^\s*-?\d+\s*$/.test(value)) {
+    throw new UsageError(`The ${keyword} of the connection is '${value}'; it must be a number.`);
+  }
+  return Number(value);
+}
+
+/** Whether a host is the folder of a Unix socket. */
+export function isSocketFolder(host: string): boolean {
+  return host.startsWith('/');
+}
+
+/** Whether sockets are there by default, so that a password file's `localhost` stands for them. */
+export function isDefaultSocketFolder(host: string): boolean {
+  return SOCKET_FOLDERS.includes(host);
+}
+
+function defaultHost(port: number): string {
+  const socket = `.s.PGSQL.${port}`;
+  return SOCKET_FOLDERS.find((folder) => existsSync(join(folder, socket))) ?? 'localhost';
+}
+
+function systemUser(): string {
+  try {
+    return userInfo().username;
+  } catch (cause) {
+    throw new UsageError(
+      'The connection names no user, and the user who runs this has no name. Give user=NAME.',
+      { cause },
+    );
+  }
+}
+
+/** A file in libpq's folder, if it is there. */
+function defaultFile(name: string, env: NodeJS.ProcessEnv): string | undefined {
+  const path = join(env['HOME'] ?? homedir(), '.postgresql', name);
+  return existsSync(path) ? path : undefined;
+}

@@ -1,0 +1,146 @@
+import { DatabaseError } from '../../errors.js';
+import { isSocketFolder } from './connection-settings.js';
+import type { ConnectionSettings } from './connection-settings.js';
+
+/** How far an attempt to connect came: to no server, into TLS, or as far as the server's refusal. */
+export type ConnectStage = 'reaching' | 'tls' | 'entering';
+
+/** Why one attempt to connect failed. */
+export class ConnectFailure extends Error {
+  constructor(
+    readonly stage: ConnectStage,
+    override readonly cause: Error,
+  ) {
+    super(cause.message);
+  }
+}
+
+/** The attempt took longer than the settings allow. */
+export class ConnectTimeout extends Error {}
+
+/** The server wants a password and there is none. */
+export class PasswordMissing extends Error {}
+
+/** What an operator should know about a failed attempt; the password is never part of it. */
+export function connectionError(
+  { stage, cause }: ConnectFailure,
+  settings: ConnectionSettings,
+): DatabaseError {
+  if (cause instanceof ConnectTimeout) {
+    return new DatabaseError(
+      `${serverAt(settings)} did not answer within ${settings.connectTimeout} seconds. Check host and port, or allow more with connect_timeout.`,
+      { cause },
+    );
+  }
+  const sentence = {
+    reaching: unreachable,
+    tls: tlsFailed,
+    entering: refused,
+  }[stage](cause, settings);
+  return new DatabaseError(sentence, { cause });
+}
+
+function unreachable(cause: Error, settings: ConnectionSettings): string {
+  const { host, port } = settings;
+  switch (codeOf(cause)) {
+    case 'ECONNREFUSED':
+      return isSocketFolder(host)
+        ? `No Postgres server listens on the socket ${host}/.s.PGSQL.${port}, though it is there. Check that the server is running.`
+        : `No Postgres server listens at ${host}, port ${port}. Check host and port, and that the server is running.`;
+    case 'ENOENT':
+      return `There is no socket ${host}/.s.PGSQL.${port}. Check that the server is running, and give the folder of its socket as host.`;
+    case 'EACCES':
+      return `The socket ${host}/.s.PGSQL.${port} may not be opened by this user. Connect over TCP, or as a user who may.`;
+    case 'ENOTFOUND':
+    case 'EAI_AGAIN':
+      return `The host name ${host} can't be found. Check its spelling and the name service.`;
+    default:
+      return `${serverAt(settings)} can't be reached: ${cause.message}.`;
+  }
+}
+
+function tlsFailed(cause: Error, settings: ConnectionSettings): string {
+  const { mode, rootCertificate } = settings.tls;
+  const code = codeOf(cause);
+  if (code === 'ERR_TLS_CERT_ALTNAME_INVALID') {
+    return `The certificate of ${serverAt(settings)} is for another host: ${cause.message}. Connect by a name that it is for.`;
+  }
+  if (/CERT|ISSUER|SIGNATURE|^INVALID_CA$|PURPOSE/.test(code)) {
+    return `The certificate of ${serverAt(settings)} is not trusted: ${cause.message} (${code}). Check that the authority which signed it is in sslrootcert, ${rootCertificate}.`;
+  }
+  if (cause.message === 'The server does not support SSL connections') {
+    return `${serverAt(settings)} has no TLS, which sslmode=${mode} asks for. Set ssl = on in its postgresql.conf, or choose another sslmode.`;
+  }
+  return `TLS with ${serverAt(settings)} failed: ${cause.message}.`;
+}
+
+function refused(cause: Error, settings: ConnectionSettings): string {
+  const { database, user } = settings;
+  if (cause instanceof PasswordMissing) {
+    return `${serverAt(settings)} wants a password for user "${user}", and none is given. Put it into the URL, PGPASSWORD or the password file ~/.pgpass.`;
+  }
+  switch (codeOf(cause)) {
+    case '28P01':
+      return `${serverAt(settings)} refuses the password of user "${user}".`;
+    case '28000':
+      return `${serverAt(settings)} does not let user "${user}" in: ${cause.message}.`;
+    case '3D000':
+      return `There is no database "${database}" at ${serverAt(settings)}.`;
+    case '42501':
+      return `User "${user}" may not connect to database "${database}": ${cause.message}. It needs GRANT CONNECT ON DATABASE.`;
+    case '53300':
+      return `${serverAt(settings)} has no connection left: ${cause.message}. Wait for one, or raise max_connections.`;
+    case '57P03':
+      return `${serverAt(settings)} takes no connections now: ${cause.message}. Try again when it is up.`;
+    default:
+      return `${serverAt(settings)} refuses the connection: ${cause.message}.`;
+  }
+}
+
+function serverAt({ host, port }: ConnectionSettings): string {
+  return isSocketFolder(host)
+    ? `the Postgres server at ${host}, port ${port}`
+    : `the Postgres server at ${host}:${port}`;
+}
+
+/**
+ * What an operator should know about a statement that failed.
+ *
+ * @param doing when it was, as in `while state group 5 was read`
+ */
+export function statementError(cause: Error, doing: string): DatabaseError {
+  return new DatabaseError(statementFailed(cause, doing), { cause });
+}
+
+function statementFailed(cause: Error, doing: string): string {
+  const code = codeOf(cause);
+  const { message } = cause;
+  switch (code) {
+    case '57P01':
+    case '57P02':
+    case '57P03':
+    case '':
+    case 'ECONNRESET':
+    case 'EPIPE':
+    case 'ETIMEDOUT':
+      return `The connection to the database was lost ${doing}: ${message}. Run it again when the server is up; nothing was changed in it.`;
+    case '57014':
+      return `Someone stopped the statement on the server ${doing}: ${message}. Run it again.`;
+    case '40001':
+      return `The server, a standby, had to give up the snapshot ${doing}: ${message}. Run it against the primary, or set hot_standby_feedback = on on the standby.`;
+    case '42501':
+      return `The user may not read what is needed ${doing}: ${message}. It needs GRANT SELECT ON state_groups, state_group_edges, state_groups_state.`;
+    default:
+      return `Postgres reports an error ${doing}: ${message} (${code}).`;
+  }
+}
+
+/** Whether the server's access rules, its pg_hba.conf, turned us away. */
+export function isRefusedByAccessRules({ stage, cause }: ConnectFailure): boolean {
+  return stage === 'entering' && codeOf(cause) === '28000';
+}
+
+/** SQLSTATE, or the code of a system or TLS error; empty if there is none. */
+function codeOf(error: Error): string {
+  return 'code' in error && typeof error.code === 'string' ? error.code : '';
+}

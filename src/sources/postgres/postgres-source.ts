@@ -1,0 +1,98 @@
+import { addAbortSignal } from 'node:stream';
+import type pg from 'pg';
+import { CompressStateError, RoomNotFoundError } from '../../errors.js';
+import type { GroupRange, RoomSource } from '../room-source.js';
+import { connect, dropConnection } from './connect.js';
+import { parseConnection } from './connection-settings.js';
+import { statementError } from './database-errors.js';
+import { readHeaders } from './headers.js';
+import { RowStream } from './row-stream.js';
+import { beginSnapshot } from './snapshot.js';
+import { ROOM_EXISTS } from './statements.js';
+
+const FAREWELL_MS = 2000;
+
+export interface PostgresSourceSettings {
+  /** A URL, libpq's keywords, or a database's name; see `parseConnection`. */
+  readonly dsn?: string | undefined;
+  /** Where the `PG*` variables are looked up. */
+  readonly env: NodeJS.ProcessEnv;
+  readonly room: string;
+  readonly range: GroupRange;
+  /** Closes the connection at once when it is aborted, whatever is under way. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Opens a room of a Synapse state database. Headers and rows are read over one connection, in one
+ * snapshot; the transaction ends as soon as the last row was read, lest it hold up VACUUM.
+ *
+ * @throws UsageError for connection settings that make no sense, DatabaseError if the database can't be
+ *   read, RoomNotFoundError if the room has no state groups in range
+ */
+export async function openPostgresSource(settings: PostgresSourceSettings): Promise<RoomSource> {
+  const { room, range, signal } = settings;
+  const client = await connect(parseConnection(settings.dsn, settings.env), signal);
+  const close = closing(client, signal);
+  try {
+    const snapshotTime = await beginSnapshot(client);
+    const groups = await readHeaders(client, room, range);
+    if (groups === undefined) throw await notFound(client, room, range);
+    return {
+      room,
+      groups,
+      snapshotTime,
+      rowColumns: 'without-room',
+      warnings: [],
+      rows() {
+        const rows = new RowStream(client, groups.ids);
+        rows.once('close', () => void close());
+        return signal === undefined ? rows : addAbortSignal(signal, rows);
+      },
+      close,
+    };
+  } catch (error) {
+    await close();
+    signal?.throwIfAborted();
+    if (error instanceof CompressStateError) throw error;
+    throw statementError(error as Error, `while the state groups of room ${room} were read`);
+  }
+}
+
+/** A function that ends the connection once, however often it is called. From now on the signal cuts it. */
+function closing(client: pg.Client, signal: AbortSignal | undefined): () => Promise<void> {
+  const abort = (): void => dropConnection(client);
+  signal?.addEventListener('abort', abort);
+  let closed: Promise<void> | undefined;
+  return () => {
+    signal?.removeEventListener('abort', abort);
+    return (closed ??= end(client));
+  };
+}
+
+async function end(client: pg.Client): Promise<void> {
+  // A server that is gone without a word would never say goodbye.
+  const impatience = setTimeout(() => dropConnection(client), FAREWELL_MS);
+  await client.end();
+  clearTimeout(impatience);
+}
+
+async function notFound(
+  client: pg.Client,
+  room: string,
+  { minStateGroup, maxStateGroup }: GroupRange,
+): Promise<RoomNotFoundError> {
+  const { rows } = await client.query<{ found: boolean }>(ROOM_EXISTS, [room]);
+  if (!rows[0].found) {
+    return new RoomNotFoundError(
+      `Room ${room} has no state groups in this database. Check the spelling of the room id.`,
+    );
+  }
+  const limits = [
+    ...(minStateGroup === undefined ? [] : [`above ${minStateGroup}`]),
+    ...(maxStateGroup === undefined ? [] : [`up to ${maxStateGroup}`]),
+  ];
+  return new RoomNotFoundError(
+    `Room ${room} has no state groups with ids ${limits.join(' and ')}.`,
+  );
+}

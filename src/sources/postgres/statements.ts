@@ -1,0 +1,131 @@
+import { escapeLiteral } from 'pg';
+
+/** Groups whose edges or rows one statement reads; a statement of 8 to 19 bytes for each. */
+export const GROUPS_PER_STATEMENT = 10_000;
+
+/** The tables that are read, each with the columns of the index that Synapse makes for it. */
+export const INDEXED_COLUMNS = {
+  state_groups: ['id'],
+  state_group_edges: ['state_group', 'prev_state_group'],
+  state_groups_state: ['state_group', 'type', 'state_key'],
+} as const;
+
+/**
+ * Settings that hold until the transaction ends; those that the server's version lacks are left out.
+ *
+ * Without them a planner may well sort or hash a whole room's rows, into temporary files, where its
+ * statistics are off. With them each statement walks the index it was written for.
+ */
+const SETTINGS = {
+  ...Object.fromEntries(
+    [
+      'enable_bitmapscan',
+      'enable_hashjoin',
+      'enable_material',
+      'enable_memoize',
+      'enable_mergejoin',
+      'enable_seqscan',
+      'enable_sort',
+      'jit',
+    ].map((name) => [name, 'off']),
+  ),
+  max_parallel_workers_per_gather: '0',
+  client_encoding: 'UTF8',
+  standard_conforming_strings: 'on',
+  // The reader may be slowed down by what it writes to.
+  statement_timeout: '0',
+  idle_in_transaction_session_timeout: '0',
+  transaction_timeout: '0',
+};
+
+/** Begins the one snapshot that all is read in. */
+export const BEGIN = 'BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY';
+
+/** Gives the milliseconds since 1970 at which the snapshot was taken. */
+export const SET_UP = `
+  SELECT count(set_config(name, value, true)), (extract(epoch FROM now()) * 1000)::text AS time
+  FROM (VALUES ${Object.entries(SETTINGS)
+    .map(([name, value]) => `('${name}', '${value}')`)
+    .join(', ')}) AS wanted (name, value)
+  JOIN pg_settings USING (name)`;
+
+/**
+ * Of each table: whether search_path leads to it, whether it may be read, and whether it has an index
+ * (a view may be anything) that begins with the column it is read by.
+ */
+export const CHECK_TABLES = `
+  SELECT name, oid IS NOT NULL AS found,
+    has_table_privilege(oid, 'SELECT') AS readable,
+    (SELECT relkind NOT IN ('r', 'p') FROM pg_class WHERE pg_class.oid = table_oid.oid) OR EXISTS (
+      SELECT FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]
+      WHERE indrelid = table_oid.oid AND attname = key AND indisvalid AND indpred IS NULL
+    ) AS indexed
+  FROM (VALUES ${Object.entries(INDEXED_COLUMNS)
+    .map(([name, [key]]) => `('${name}', '${key}')`)
+    .join(', ')}) AS wanted (name, key),
+    LATERAL (SELECT to_regclass(name)::oid AS oid) AS table_oid`;
+
+/** Who we are, where, and what is searched for tables. */
+export const WHEREABOUTS = `
+  SELECT quote_ident(current_user) AS user, current_database() AS database,
+    array_to_string(current_schemas(false), ', ') AS schemas`;
+
+/** Whether a room ($1) has any group. */
+export const ROOM_EXISTS = 'SELECT EXISTS (SELECT FROM state_groups WHERE room_id = $1) AS found';
+
+/** Ids of a room's groups from above `min` up to `max`, in any order. */
+export function groupsStatement(
+  room: string,
+  min: number | undefined,
+  max: number | undefined,
+): string {
+  const above = min === undefined ? '' : ` AND id > ${min}`;
+  const upTo = max === undefined ? '' : ` AND id <= ${max}`;
+  return `SELECT id FROM state_groups WHERE room_id = ${escapeLiteral(room)}${above}${upTo}`;
+}
+
+/** The edges of groups, in any order. */
+export function edgesStatement(ids: Float64Array): string {
+  return `SELECT e.state_group, e.prev_state_group
+    FROM unnest(${idArray(ids)}) AS g (id) JOIN state_group_edges AS e ON e.state_group = g.id`;
+}
+
+/**
+ * The rows of groups, in the order of `ids` and in the index's within a group.
+ *
+ * A subquery with an order of its own is planned by itself, with the group's id as a parameter. So the
+ * ids come first and each is looked up in the index, whatever the planner thinks of their number. Next
+ * to `= ANY (ids)` this saves the planner a look at each id.
+ */
+export function rowsStatement(ids: Float64Array): string {
+  return `SELECT s.state_group, s.type, s.state_key, s.event_id
+    FROM unnest(${idArray(ids)}) AS g (id) CROSS JOIN LATERAL (
+      SELECT state_group, type, state_key, event_id FROM state_groups_state
+      WHERE state_group = g.id ORDER BY type, state_key
+    ) AS s`;
+}
+
+/**
+ * Groups ($1) and all their ancestors but those that are in range (room $2, above $3, up to $4), each
+ * once: id, whether it is of the room (null if there is no such group), predecessors.
+ *
+ * UNION drops what was found before, so a cycle ends.
+ */
+export const ANCESTORS = `
+  WITH RECURSIVE ancestor (id) AS (
+    SELECT unnest($1::bigint[])
+    UNION
+    SELECT e.prev_state_group
+    FROM ancestor JOIN state_group_edges AS e ON e.state_group = ancestor.id
+    WHERE NOT EXISTS (
+      SELECT FROM state_groups AS g
+      WHERE g.id = e.prev_state_group AND g.room_id = $2 AND g.id > $3 AND g.id <= $4
+    )
+  )
+  SELECT id, (SELECT room_id = $2 FROM state_groups AS g WHERE g.id = ancestor.id),
+    ARRAY(SELECT prev_state_group FROM state_group_edges AS e WHERE e.state_group = ancestor.id)
+  FROM ancestor`;
+
+function idArray(ids: Float64Array): string {
+  return `'{${ids.join(',')}}'::bigint[]`;
+}
