@@ -193,7 +193,6 @@ export class RowParser implements GroupRows {
       this.#findGroup(group);
       this.#skip = (this.#table.flags[this.#index]! & UNREADABLE) !== 0;
       this.#expected = 0;
-      this.#groupSerial = this.#serial;
     }
     if (i - at > this.#prefixBytes.length) {
       this.#prefix = new Int32Array((i - at) >> 1);
@@ -247,6 +246,7 @@ export class RowParser implements GroupRows {
       this.#serial = 0;
       this.#lastSerial = -(2 ** 30);
     }
+    this.#groupSerial = this.#serial;
   }
 
   /** Adds an entry that the caller holds for it. */
