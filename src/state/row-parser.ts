@@ -138,7 +138,7 @@ export class RowParser implements GroupRows {
       this.#line++;
       const row = this.#samePrefix(view, at)
         ? at + this.#prefixLength
-        : this.#beginGroup(bytes, at, end);
+        : this.#beginGroup(bytes, view, at, end);
       this.rows++;
       if (this.#skip) {
         at = bytes.indexOf(LINE_FEED, row) + 1;
@@ -170,7 +170,7 @@ export class RowParser implements GroupRows {
   }
 
   /** Reads the columns before the type, and goes on to the group they name. Returns where the type begins. */
-  #beginGroup(bytes: Buffer, at: number, end: number): number {
+  #beginGroup(bytes: Buffer, view: DataView, at: number, end: number): number {
     let group = 0;
     let i = at;
     for (; i < end; i++) {
@@ -184,10 +184,7 @@ export class RowParser implements GroupRows {
       );
     }
     i++;
-    if (this.#withRoom) {
-      i = bytes.indexOf(TAB, i) + 1;
-      if (i === 0) throw this.#wrongColumns(bytes, at);
-    }
+    if (this.#withRoom) i = this.#fieldEnd(bytes, view, i, TAB) + 1;
     if (this.#index < 0 || this.#table.ids[this.#index] !== group) {
       this.#finishGroup();
       this.#findGroup(group);
@@ -304,6 +301,12 @@ export class RowParser implements GroupRows {
       if (byte === terminator) return end;
       if (byte === TAB || byte === LINE_FEED) throw this.#wrongColumns(bytes, at);
       if (byte === 0) throw this.#nul();
+      // What follows a backslash is of the field, be it a tab.
+      if (byte === BACKSLASH && bytes[++end] === LINE_FEED) {
+        throw new InputError(
+          `${this.#where()} has a backslash at its end. A line feed within a field must be written as \\n.`,
+        );
+      }
     }
   }
 
