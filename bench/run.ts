@@ -1,0 +1,29 @@
+/** `npm run bench -- NAME [options]`: runs one benchmark, `job` where none is named. */
+import { benchmarkJob, USAGE as JOB_USAGE } from './job.js';
+
+interface Benchmark {
+  readonly run: (args: string[]) => Promise<void>;
+  readonly usage: string;
+}
+
+const BENCHMARKS: Readonly<Record<string, Benchmark>> = {
+  job: { run: benchmarkJob, usage: JOB_USAGE },
+};
+
+const args = process.argv.slice(2);
+const named = args[0] !== undefined && !args[0].startsWith('-');
+const name = named ? args[0] : 'job';
+const benchmark = BENCHMARKS[name];
+if (benchmark === undefined) {
+  process.stderr.write(`There is no benchmark '${name}', but: ${Object.keys(BENCHMARKS)}\n`);
+  process.exitCode = 2;
+} else if (args.includes('--help')) {
+  process.stdout.write(benchmark.usage);
+} else {
+  try {
+    await benchmark.run(named ? args.slice(1) : args);
+  } catch (error) {
+    process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
+    process.exitCode = 1;
+  }
+}
