@@ -29,7 +29,6 @@ export const text = (maxLength: number): fc.Arbitrary<string> =>
 export const styles: fc.Arbitrary<readonly number[]> = fc.array(fc.nat(7), { minLength: 1 });
 
 export function encoded(decodedText: string): string {
-  // oxlint-disable-next-line no-control-regex
   return decodedText.replace(/[\b\f\n\r\t\v\\]/g, (byte) => `\\${LETTERS[byte]}`);
 }
 
