@@ -50,7 +50,7 @@ export class StateTrie {
     }
   }
 
-  /** The entry of `key`, or -1. */
+  /** The entry of `key`, which is below `capacity`, or -1. */
   get(root: number, key: number): number {
     const nodes = this.#nodes;
     let node = root;
