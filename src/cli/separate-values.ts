@@ -1,5 +1,6 @@
 import { UsageError } from '../errors.js';
 import { flag, optionOf, OPTIONS } from './options.js';
+import type { OptionName } from './options.js';
 
 /**
  * Writes each option that takes a value as `--name=value`, which yargs reads whatever the value is:
@@ -29,11 +30,12 @@ export function withSeparateValues(args: readonly string[]): string[] {
   return separate;
 }
 
-function nextValue(name: Parameters<typeof flag>[0], rest: Iterator<string>): string {
-  const { value, done } = rest.next();
-  if (done) {
+function nextValue(name: OptionName, rest: Iterator<string, undefined>): string {
+  const next = rest.next();
+  if (next.done === true) {
     throw new UsageError(`${flag(name)} needs a value.`);
   }
+  const { value } = next;
   // A dash alone is standard input or output, and a negative number gets a better answer later.
   if (/^-[^\d]/.test(value)) {
     throw new UsageError(

@@ -1,0 +1,445 @@
+import assert from 'node:assert/strict';
+import { spawn, spawnSync } from 'node:child_process';
+import type { ChildProcessByStdio } from 'node:child_process';
+import { once } from 'node:events';
+import { createReadStream } from 'node:fs';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { PassThrough } from 'node:stream';
+import type { Readable, Writable } from 'node:stream';
+import { text } from 'node:stream/consumers';
+import { test } from 'node:test';
+import type { TestContext } from 'node:test';
+import type { Statistics } from '../src/report/statistics.js';
+import { openStreamedOutput } from '../src/sinks/output.js';
+import { STATE_TABLES, temporaryFolder } from './support/fixtures.js';
+import { testPostgres } from './support/postgres.js';
+import { CLI, runCli } from './support/run-cli.js';
+
+const ROOM = '!room:example.com';
+
+/**
+ * COPY files of a room whose `groups` state groups are all full snapshots of `keys` keys, half of which
+ * change each time: every group but the first takes half the rows, once compressed.
+ */
+async function exportRoom(t: TestContext, { groups = 20, keys = 10 } = {}): Promise<string> {
+  const folder = join(await temporaryFolder(t), 'export');
+  await mkdir(folder);
+  let headers = '';
+  let rows = '';
+  for (let group = 1; group <= groups; group++) {
+    headers += `${group}\t${ROOM}\t$event${group}\n`;
+    for (let key = 0; key < keys; key++) {
+      const changed = key % 2 === 0 ? group : 0;
+      rows += `${group}\t${ROOM}\tm.room.member\t@user${key}:example.com\t$event${changed}-${key}\n`;
+    }
+  }
+  await writeFile(join(folder, 'state_groups.copy'), headers);
+  await writeFile(join(folder, 'state_group_edges.copy'), '');
+  await writeFile(join(folder, 'state_groups_state.copy'), rows);
+  return folder;
+}
+
+/** A folder to write to, and what is in it. */
+async function outputFolder(t: TestContext) {
+  const folder = await temporaryFolder(t);
+  return { file: join(folder, 'out.sql'), folder, left: () => readdir(folder) };
+}
+
+type Running = ChildProcessByStdio<Writable, Readable, Readable>;
+
+/** The program while it runs, for signals and pipes; `runCli` waits for its end. */
+function start(t: TestContext, args: readonly string[]): Running {
+  const child = spawn(process.execPath, [CLI, ...args], { stdio: 'pipe' });
+  t.after(() => child.kill('SIGKILL'));
+  return child;
+}
+
+async function exitCode(child: Running): Promise<number | null> {
+  const [code] = (await once(child, 'exit')) as [number | null];
+  return code;
+}
+
+test('a room is compressed: status on stderr, SQL in the file, nothing on stdout', async (t) => {
+  const folder = await exportRoom(t);
+  const { file, left } = await outputFolder(t);
+  const result = await runCli(['-i', folder, '-r', ROOM, '-o', file, '-t']);
+  assert.equal(result.code, 0, result.stderr);
+  assert.equal(result.stdout, '');
+  assert.deepEqual(result.stderr.split('\n').slice(0, 9), [
+    `Fetching state from files for room '${ROOM}'...`,
+    'Number of state groups: 20',
+    'Number of rows in current table: 200',
+    'Number of rows after compression: 105 (52.50%)',
+    'Compression Statistics:',
+    '  Number of forced resets due to lacking prev: 0',
+    '  Number of compressed rows caused by the above: 0',
+    '  Number of state groups changed: 19',
+    'New state map matches old one',
+  ]);
+  assert.match(result.stderr, /^Saves 95 rows, about /m);
+  assert.match(result.stderr, /^Longest chain of state groups: 1 before, 20 after/m);
+  assert.ok(result.stderr.includes(`psql -f ${file} DATABASE`));
+  assert.match(result.stderr, /VACUUM/);
+  assert.match(await readFile(file, 'utf8'), /^-- .*COMMIT;/s);
+  assert.deepEqual(await left(), ['out.sql']);
+});
+
+test('stdout has the SQL alone, the same as a file and as a stream', async (t) => {
+  const folder = await exportRoom(t);
+  const { file } = await outputFolder(t);
+  const args = ['-i', folder, '-r', ROOM, '-t'];
+  const [toFile, spooled, streamed] = await Promise.all([
+    runCli([...args, '-o', file]),
+    runCli([...args, '-o', '-']),
+    runCli([...args, '-o', '-', '--unbuffered']),
+  ]);
+  for (const { code, stderr } of [toFile, spooled, streamed]) {
+    assert.equal(code, 0, stderr);
+  }
+  const sql = await readFile(file, 'utf8');
+  assert.equal(spooled.stdout, sql);
+  assert.equal(streamed.stdout, sql);
+  assert.match(spooled.stderr, /went to standard output/);
+});
+
+test('every figure is one JSON object, on stdout or in a file', async (t) => {
+  const folder = await exportRoom(t);
+  const { file } = await outputFolder(t);
+  const statsFile = `${file}.json`;
+  const toStdout = await runCli(['-i', folder, '-r', ROOM, '-o', file, '--stats-file', '-']);
+  const toFile = await runCli(['-i', folder, '-r', ROOM, '--stats-file', statsFile]);
+  assert.equal(toStdout.code, 0, toStdout.stderr);
+  const statistics = JSON.parse(toStdout.stdout) as Statistics;
+  const { bytesBefore, bytesAfter, seconds, ...exact } = statistics;
+  assert.ok(bytesBefore > bytesAfter && bytesAfter > 0);
+  assert.ok(seconds > 0);
+  assert.deepEqual(exact, {
+    room: ROOM,
+    strategy: exact.strategy,
+    stateGroups: 20,
+    rowsBefore: 200,
+    rowsAfter: 105,
+    forcedResets: 0,
+    forcedResetRows: 0,
+    stateGroupsChanged: 19,
+    groupsWritten: 19,
+    rowsDeleted: 190,
+    rowsInserted: 95,
+    hopsBefore: { largest: 1, mean: 1 },
+    hopsAfter: { largest: 20, mean: 10.5 },
+    groupsVerified: exact.groupsVerified,
+    groupsPassedThrough: 0,
+    outcome: 'written',
+    outputBytes: (await readFile(file)).length,
+    warnings: [],
+  });
+  const inFile = JSON.parse(await readFile(statsFile, 'utf8')) as Statistics;
+  assert.equal(inFile.outcome, 'no-output-asked');
+  assert.equal(inFile.rowsAfter, 105);
+  assert.match(toFile.stderr, /name a file with -o/);
+});
+
+test('standard input is read where - stands', async (t) => {
+  const folder = await exportRoom(t);
+  const rows = await readFile(join(folder, 'state_groups_state.copy'));
+  const result = await runCli(
+    ['-i', join(folder, 'state_groups.copy'), '-i', '-', '-r', ROOM, '-N'],
+    { stdin: rows },
+  );
+  assert.equal(result.code, 0, result.stderr);
+  assert.match(result.stderr, /Number of rows after compression: 105 /);
+  assert.doesNotMatch(result.stderr, /New state map matches old one/);
+});
+
+test('too few saved rows: the words of the old tool, no file, and the earlier one stays', async (t) => {
+  const folder = await exportRoom(t);
+  const { file, left } = await outputFolder(t);
+  const args = ['-i', folder, '-r', ROOM, '-o', file, '-m', '96'];
+  const result = await runCli(args);
+  assert.equal(result.code, 0);
+  assert.match(
+    result.stderr,
+    /^Only 95 rows would be saved by this compression. Skipping output.$/m,
+  );
+  assert.deepEqual(await left(), []);
+  await writeFile(file, 'earlier');
+  const again = await runCli(args);
+  assert.ok(again.stderr.includes(`${file} is of an earlier run and stays as it was.`));
+  assert.equal(await readFile(file, 'utf8'), 'earlier');
+});
+
+test('changes that were streamed before they turned out to be unwanted are an error', async (t) => {
+  const folder = await exportRoom(t);
+  const result = await runCli([
+    '-i',
+    folder,
+    '-r',
+    ROOM,
+    '-o',
+    '-',
+    '-t',
+    '--unbuffered',
+    '-m',
+    '96',
+  ]);
+  assert.equal(result.code, 7);
+  assert.match(result.stderr, /Without --unbuffered they are held back/);
+});
+
+test('graphs are written to the current folder', async (t) => {
+  const folder = await exportRoom(t);
+  const { folder: cwd, left } = await outputFolder(t);
+  const result = await runCli(['-i', folder, '-r', ROOM, '-g'], { cwd });
+  assert.equal(result.code, 0, result.stderr);
+  assert.deepEqual((await left()).sort(), [
+    'after_edges.csv',
+    'after_nodes.csv',
+    'before_edges.csv',
+    'before_nodes.csv',
+  ]);
+});
+
+test('help and version go to stdout and end well', async () => {
+  const help = await runCli(['--help']);
+  assert.equal(help.code, 0);
+  assert.match(help.stdout, /^Usage: synapse_compress_state/);
+  assert.equal(help.stderr, '');
+  const version = await runCli(['--version']);
+  assert.match(version.stdout, /^\d+\.\d+\.\d+\n$/);
+  assert.equal(version.code, 0);
+});
+
+test('wrong usage says what is wrong and where help is, without a stack trace', async () => {
+  const result = await runCli(['-i', 'x']);
+  assert.equal(result.code, 2);
+  assert.equal(result.stdout, '');
+  assert.equal(
+    result.stderr,
+    "synapse_compress_state: Which room? Give its id in single quotes: -r '!abc:example.com'\n" +
+      'See synapse_compress_state --help for all options.\n',
+  );
+});
+
+test('a room that is not there has its exit code, and a hint where the id is odd', async (t) => {
+  const folder = await exportRoom(t);
+  const { file, left } = await outputFolder(t);
+  const missing = await runCli(['-i', folder, '-r', '!other:example.com', '-o', file]);
+  assert.equal(missing.code, 4, missing.stderr);
+  assert.doesNotMatch(missing.stderr, /single quotes/);
+  const eaten = await runCli(['-i', folder, '-r', 'room:example.com', '-o', file]);
+  assert.equal(eaten.code, 4, eaten.stderr);
+  assert.match(eaten.stderr, /A room id starts with !.* single quotes/);
+  const address = await runCli(['-i', folder, '-r', '#room:example.com', '-o', file]);
+  assert.match(address.stderr, /is not the id/);
+  assert.deepEqual(await left(), []);
+});
+
+test('places that cannot be written to are told before anything is read', async (t) => {
+  const { folder } = await outputFolder(t);
+  const args = ['-i', join(folder, 'missing'), '-r', ROOM];
+  for (const option of ['-o', '--stats-file']) {
+    const result = await runCli([...args, option, join(folder, 'missing', 'out')]);
+    assert.equal(result.code, 7);
+    assert.match(result.stderr, /its folder does not exist/);
+    assert.doesNotMatch(result.stderr, /Fetching/);
+  }
+  const result = await runCli([...args, '--tmpdir', join(folder, 'missing')]);
+  assert.equal(result.code, 2);
+  assert.match(result.stderr, /is no folder/);
+});
+
+test('a full disk ends the run with its exit code', async (t) => {
+  const folder = await exportRoom(t);
+  const result = await runCli(['-i', folder, '-r', ROOM, '-o', '/dev/full']);
+  assert.equal(result.code, 7);
+  assert.match(result.stderr, /Can't write \/dev\/full: there is no space left on the disk\./);
+});
+
+test('a disk that fills midway leaves nothing of the output', async (t) => {
+  const folder = await exportRoom(t, { groups: 100, keys: 100 });
+  const { file, folder: outputs, left } = await outputFolder(t);
+  // The limit on the size of files, in blocks of 512 bytes, stands in for the disk.
+  for (const output of [
+    ['-o', file],
+    ['-o', '-', '--tmpdir', outputs],
+  ]) {
+    const { status, stderr, stdout } = spawnSync(
+      'sh',
+      [
+        '-c',
+        'ulimit -f 100; exec "$@"',
+        'sh',
+        process.execPath,
+        CLI,
+        '-i',
+        folder,
+        '-r',
+        ROOM,
+        ...output,
+      ],
+      { encoding: 'utf8' },
+    );
+    assert.equal(status, 7, stderr);
+    assert.match(stderr, /Can't write .*: it would be larger than files may be here\./);
+    assert.ok(stderr.includes(outputs));
+    assert.equal(stdout, '');
+    assert.deepEqual(await left(), []);
+  }
+});
+
+for (const [signal, code] of [
+  ['SIGHUP', 129],
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+] as const) {
+  test(`${signal} ends a run that waits for its input, and nothing is left`, async (t) => {
+    const { file, folder, left } = await outputFolder(t);
+    const child = start(t, ['-i', '-', '-r', ROOM, '-o', file, '--tmpdir', folder]);
+    let status = '';
+    child.stderr.setEncoding('utf8').on('data', (data: string) => {
+      status += data;
+      if (data.startsWith('Fetching')) child.kill(signal);
+    });
+    child.stdin.write(`1\t${ROOM}\tm.room.create\t\t$event\n`);
+    assert.equal(await exitCode(child), code);
+    assert.equal(
+      status,
+      `Fetching state from files for room '${ROOM}'...\n` +
+        `synapse_compress_state: Stopped by ${signal}. Nothing was written.\n`,
+    );
+    assert.deepEqual(await left(), []);
+  });
+}
+
+/** Runs until the SQL begins to come, and then reads no more of it. */
+async function startedOutput(t: TestContext, ...args: string[]): Promise<Running> {
+  const folder = await exportRoom(t, { groups: 200, keys: 200 });
+  const child = start(t, ['-i', folder, '-r', ROOM, '-o', '-', '-t', ...args]);
+  await once(child.stdout, 'readable');
+  return child;
+}
+
+for (const [kind, ...option] of [['spooled'], ['streamed', '--unbuffered']]) {
+  test(`a signal while ${kind} SQL goes out marks its end`, async (t) => {
+    const child = await startedOutput(t, ...option);
+    child.kill('SIGINT');
+    const [code, stdout, stderr] = await Promise.all([
+      exitCode(child),
+      text(child.stdout),
+      text(child.stderr),
+    ]);
+    assert.equal(code, 130);
+    assert.match(
+      stdout,
+      /\nthe rest is missing because synapse_compress_state was stopped here\n;\n$/,
+    );
+    assert.match(stderr, /Stopped by SIGINT\. .* had gone to standard output already/);
+  });
+}
+
+test('a second signal does not wait for a reader that has stopped', async (t) => {
+  const child = await startedOutput(t);
+  child.kill('SIGINT');
+  const ended = exitCode(child);
+  const again = setInterval(() => child.kill('SIGINT'), 200);
+  t.after(() => clearInterval(again));
+  assert.equal(await ended, 130);
+});
+
+for (const [kind, ...option] of [['spooled'], ['streamed', '--unbuffered']]) {
+  test(`a closed pipe ends ${kind} SQL without a word`, async (t) => {
+    const child = await startedOutput(t, ...option);
+    child.stdout.destroy();
+    const [code, stderr] = await Promise.all([exitCode(child), text(child.stderr)]);
+    assert.equal(code, 141);
+    assert.equal(stderr, `Fetching state from files for room '${ROOM}'...\n`);
+  });
+}
+
+test('a signal ends the wait for a database', async (t) => {
+  const db = await (await testPostgres()).createDatabase({ schema: 'synapse' });
+  t.after(() => db.drop());
+  const { file, left } = await outputFolder(t);
+  await db.query('BEGIN; LOCK TABLE state_groups IN ACCESS EXCLUSIVE MODE');
+  const child = start(t, ['-p', db.url, '-r', ROOM, '-o', file]);
+  const stderr = text(child.stderr);
+  const waiting = `SELECT FROM pg_locks WHERE NOT granted AND relation = 'state_groups'::regclass`;
+  while (child.exitCode === null && (await db.query(waiting)).rowCount === 0);
+  child.kill('SIGTERM');
+  assert.equal(await exitCode(child), 143);
+  assert.match(await stderr, /Stopped by SIGTERM\. Nothing was written\.\n$/);
+  assert.deepEqual(await left(), []);
+});
+
+test('a lost stderr does not stop a run', async (t) => {
+  const folder = await exportRoom(t);
+  const { file, left } = await outputFolder(t);
+  const child = start(t, ['-i', folder, '-r', ROOM, '-o', file]);
+  child.stderr.destroy();
+  assert.equal(await exitCode(child), 0);
+  assert.deepEqual(await left(), ['out.sql']);
+});
+
+const hasPsql = spawnSync('psql', ['--version']).status === 0;
+
+test(
+  'psql -1 keeps nothing of changes that were cut short, wherever that was',
+  { skip: !hasPsql && 'psql is missing' },
+  async (t) => {
+    const folder = await exportRoom(t, { groups: 3, keys: 4 });
+    const { file } = await outputFolder(t);
+    const db = await (await testPostgres()).createDatabase({ schema: 'synapse' });
+    t.after(() => db.drop());
+    for (const table of STATE_TABLES) {
+      await db.copyIn(table, createReadStream(join(folder, `${table}.copy`)));
+    }
+    const stored = async () => [
+      (await db.query('SELECT * FROM state_group_edges')).rows,
+      (await db.query('SELECT * FROM state_groups_state ORDER BY 1, 3, 4, 5')).rows,
+    ];
+    const before = await stored();
+    const result = await runCli(['-p', db.url, '-r', ROOM, '-o', file]);
+    assert.equal(result.code, 0, result.stderr);
+    const sql = await readFile(file, 'utf8');
+    assert.match(sql, /DELETE FROM state_groups_state/);
+
+    for (let length = 17; length < sql.length; length += 17) {
+      const reader = new PassThrough();
+      const output = openStreamedOutput(reader, 'standard output');
+      output.stream.write(sql.slice(0, length));
+      await output.discard();
+      const psql = spawnSync('psql', ['-X', '-1', '-d', db.url], {
+        input: reader.read() as Buffer,
+        encoding: 'utf8',
+      });
+      assert.match(psql.stderr, /ERROR/);
+      assert.deepEqual(await stored(), before, `cut after ${sql.slice(0, length)}`);
+    }
+  },
+);
+
+const hasScript = spawnSync('script', ['--version']).status === 0;
+
+test(
+  'a terminal shows progress, and clears it before the figures',
+  { skip: !hasScript && 'the program script, which makes a terminal, is missing' },
+  async (t) => {
+    const folder = await exportRoom(t, { groups: 2000, keys: 60 });
+    const command = `stty cols 60; '${process.execPath}' '${CLI}' -i '${folder}' -r '${ROOM}'`;
+    const { stdout, status } = spawnSync('script', ['-qec', command, '/dev/null'], {
+      encoding: 'utf8',
+      env: { ...process.env, TERM: 'xterm' },
+    });
+    assert.equal(status, 0, stdout);
+    const shown = stdout
+      .split('\r')
+      .filter((line) => line.endsWith('\x1b[K') && line.includes('%'));
+    assert.notEqual(shown.length, 0, stdout);
+    for (const line of shown) {
+      assert.match(line, /^\d+% of 2,000 state groups, [\d,]+ rows/);
+      assert.ok(line.length - '\x1b[K'.length < 60, line);
+    }
+    assert.ok(stdout.includes('\r\x1b[KNumber of state groups: 2000\r\n'), stdout);
+  },
+);
