@@ -1,0 +1,170 @@
+import assert from 'node:assert/strict';
+import { readdirSync, readlinkSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import { InputError, OutputError } from '../src/errors.js';
+import { Pieces } from '../src/sources/sort/pieces.js';
+import { sortLines } from '../src/sources/sort/sort-lines.js';
+import { temporaryFolder } from './support/fixtures.js';
+
+type Line = readonly [key: number, text: string];
+
+/** Lines as a reader gives them: `linesAtOnce` of them in bytes that are overwritten afterwards. */
+async function* piecesOf(lines: readonly Line[], linesAtOnce: number): AsyncGenerator<Pieces> {
+  const pieces = new Pieces();
+  for (let from = 0; from < lines.length; from += linesAtOnce) {
+    const some = lines.slice(from, from + linesAtOnce);
+    const bytes = Buffer.from(some.map(([, text]) => `${text}\n`).join(''));
+    pieces.reset(bytes);
+    let at = 0;
+    for (const [key, text] of some) pieces.add(key, at, (at += Buffer.byteLength(text) + 1));
+    yield pieces;
+    bytes.fill('x');
+  }
+}
+
+async function textOf(chunks: AsyncIterable<Buffer>): Promise<string> {
+  const all: Buffer[] = [];
+  for await (const chunk of chunks) all.push(chunk);
+  return Buffer.concat(all).toString();
+}
+
+function sortedText(lines: readonly Line[]): string {
+  const sorted = lines.toSorted(([a], [b]) => a - b);
+  return sorted.map(([, text]) => `${text}\n`).join('');
+}
+
+/** What this process has open in a folder, also files that lost their names. */
+function openFilesIn(folder: string): string[] {
+  return readdirSync('/proc/self/fd')
+    .map((descriptor) => {
+      try {
+        return readlinkSync(`/proc/self/fd/${descriptor}`);
+      } catch {
+        return '';
+      }
+    })
+    .filter((path) => path.startsWith(folder));
+}
+
+const scattered = (count: number): Line[] =>
+  Array.from({ length: count }, (_, i) => [(i * 7919) % 1000, `line ${i}`]);
+
+const hasProc = process.platform === 'linux';
+
+describe('the external sort', () => {
+  it('agrees with a sort in memory, with any memory', async (t) => {
+    const tmpdir = await temporaryFolder(t);
+    const key = fc.oneof(
+      { weight: 4, arbitrary: fc.nat(20) },
+      { weight: 2, arbitrary: fc.nat(100_000) },
+      { weight: 1, arbitrary: fc.maxSafeNat() },
+    );
+    const input = fc.record({
+      lines: fc.array(fc.tuple(key, fc.string({ maxLength: 60 })), { maxLength: 120, size: 'max' }),
+      linesAtOnce: fc.integer({ min: 1, max: 40 }),
+      againAtOnce: fc.integer({ min: 1, max: 40 }),
+      inOrder: fc.double({ min: 0, max: 1, noNaN: true }),
+      memory: fc.constantFrom(1, 1500, 5000, 2 ** 20),
+      rereadable: fc.boolean(),
+    });
+    await fc.assert(
+      fc.asyncProperty(input, async (given) => {
+        // The lines' numbers show whether the sort is stable.
+        const lines = given.lines.map(([k, text], i): Line => [
+          k,
+          `${i} ${text.replace(/\n/g, '')}`,
+        ]);
+        const part = Math.round(given.inOrder * lines.length);
+        const ordered = lines.slice(0, part).sort(([a], [b]) => a - b);
+        const all = [...ordered, ...lines.slice(part)];
+        let reads = 0;
+        const read = () => piecesOf(all, reads++ === 0 ? given.linesAtOnce : given.againAtOnce);
+        const { memory, rereadable } = given;
+        assert.equal(
+          await textOf(sortLines(read, { memory, tmpdir, rereadable })),
+          sortedText(all),
+        );
+        assert.ok(reads <= (rereadable ? 2 : 1));
+      }),
+      { numRuns: 100 },
+    );
+    assert.deepEqual(readdirSync(tmpdir), []);
+    if (hasProc) assert.deepEqual(openFilesIn(tmpdir), []);
+  });
+
+  it('merges more runs than it can read at once', async (t) => {
+    const tmpdir = await temporaryFolder(t);
+    const lines = scattered(5000);
+    const read = () => piecesOf(lines, 100);
+    const sorted = await textOf(sortLines(read, { memory: 8192, tmpdir, rereadable: false }));
+    assert.equal(sorted, sortedText(lines));
+  });
+
+  it('needs no temporary file for what fits, or is in order and can be read again', async () => {
+    const settings = { tmpdir: '/no/such/folder', rereadable: true };
+    const ordered = scattered(5000).sort(([a], [b]) => a - b);
+    assert.equal(
+      await textOf(sortLines(() => piecesOf(ordered, 100), { ...settings, memory: 10_000 })),
+      sortedText(ordered),
+    );
+    const shuffled = scattered(1000);
+    assert.equal(
+      await textOf(sortLines(() => piecesOf(shuffled, 100), { ...settings, memory: 2 ** 20 })),
+      sortedText(shuffled),
+    );
+  });
+
+  it('takes a line that is larger than its memory', async (t) => {
+    const tmpdir = await temporaryFolder(t);
+    const lines: Line[] = [
+      [3, 'c'.repeat(200_000)],
+      [2, 'b'],
+      [1, 'a'.repeat(300_000)],
+    ];
+    const read = () => piecesOf(lines, 1);
+    const sorted = await textOf(sortLines(read, { memory: 1000, tmpdir, rereadable: false }));
+    assert.equal(sorted, sortedText(lines));
+  });
+
+  it('names the folder in which it can make no temporary file', async (t) => {
+    const folder = await temporaryFolder(t);
+    await rm(folder, { recursive: true });
+    const read = () => piecesOf(scattered(1000), 10);
+    await assert.rejects(
+      textOf(sortLines(read, { memory: 1000, tmpdir: folder, rereadable: false })),
+      (error: unknown) => error instanceof OutputError && error.message.includes(folder),
+    );
+  });
+
+  it('says that input is another one when it is read again', async () => {
+    const ordered = scattered(1000).sort(([a], [b]) => a - b);
+    let reads = 0;
+    const read = () => piecesOf(reads++ === 0 ? ordered : ordered.slice(0, 100), 10);
+    await assert.rejects(
+      textOf(sortLines(read, { memory: 1000, tmpdir: '/no/such/folder', rereadable: true })),
+      InputError,
+    );
+  });
+
+  it('leaves no file behind, open or not, when it is cut short or fails', async (t) => {
+    const tmpdir = await temporaryFolder(t);
+    const settings = { memory: 8192, tmpdir, rereadable: false };
+    const filesWhileMerging = new Set<number>();
+    for await (const _ of sortLines(() => piecesOf(scattered(5000), 100), settings)) {
+      filesWhileMerging.add(openFilesIn(tmpdir).length);
+      break;
+    }
+    if (hasProc) assert.deepEqual([...filesWhileMerging], [1]);
+
+    const failing = async function* () {
+      yield* piecesOf(scattered(5000), 100);
+      throw new Error('the input fails');
+    };
+    await assert.rejects(textOf(sortLines(failing, settings)), /the input fails/);
+    assert.deepEqual(readdirSync(tmpdir), []);
+    if (hasProc) assert.deepEqual(openFilesIn(tmpdir), []);
+    else t.diagnostic('open files were not looked at: there is no /proc');
+  });
+});
