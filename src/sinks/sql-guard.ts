@@ -36,7 +36,7 @@ BEGIN
             EXECUTE 'SELECT EXISTS (SELECT FROM state_groups_pending_deletion WHERE state_group IN ($1, $2))'
             INTO pending USING group_id, new_predecessor;
         END IF;
-        SELECT array_agg(DISTINCT prev_state_group) INTO stored_edges
+        SELECT coalesce(array_agg(DISTINCT prev_state_group), '{}') INTO stored_edges
         FROM state_group_edges WHERE state_group = group_id;
         SELECT count(*), coalesce(sum(hashtextextended(
             event_id, hashtextextended(state_key, hashtextextended(type, 0)))), 0)
@@ -49,8 +49,7 @@ BEGIN
             reason := 'it or its new predecessor is about to be deleted';
         ELSIF new_predecessor >= group_id THEN
             reason := 'its new predecessor is not older';
-        ELSIF stored_edges IS DISTINCT FROM
-            CASE WHEN old_predecessor IS NOT NULL THEN ARRAY[old_predecessor] END THEN
+        ELSIF stored_edges IS DISTINCT FROM array_remove(ARRAY[old_predecessor], NULL) THEN
             reason := 'its predecessor is not what was read';
         ELSIF stored_rows <> old_rows OR stored_hash <> old_rows_hash THEN
             reason := 'its rows are not what was read';
