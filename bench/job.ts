@@ -1,16 +1,18 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { startServer, type TestDatabase, TestPostgres } from '../test/support/postgres.js';
+import { startServer, TestPostgres } from '../test/support/postgres.js';
+import type { TestDatabase } from '../test/support/postgres.js';
 import { CLI } from '../test/support/run-cli.js';
 import { count, spread, table } from './figures.js';
 import { loadRoom } from './load-room.js';
 import { describeMachine } from './machine.js';
-import { measure, measureInTurn, type Program, type Usage } from './measure.js';
-import { type CachedRoom, cachedRoom } from './room-cache.js';
+import { measure, measureInTurn } from './measure.js';
+import type { Program, Usage } from './measure.js';
+import { cachedRoom, DATA } from './room-cache.js';
+import type { CachedRoom } from './room-cache.js';
 import type { RoomSettings } from './rooms.js';
 
 interface Size extends RoomSettings {
@@ -68,7 +70,8 @@ export async function benchmarkJob(args: string[]): Promise<void> {
   if (!existsSync(CLI)) throw new Error(`${CLI} is missing: run "npm run build" first.`);
 
   const server = await startServer();
-  const temporary = mkdtempSync(join(tmpdir(), 'synapse-compress-state-bench-'));
+  const temporary = join(DATA, 'output');
+  mkdirSync(temporary, { recursive: true });
   try {
     const postgres = new TestPostgres(server.address);
     const growth = [['Growth', 'rows', 'wall s', 'rows/s', 's per million rows', 'peak MB']];

@@ -1,7 +1,8 @@
 import { parseArgs } from 'node:util';
 import { writeRoomFiles } from './room-files.js';
 import { roomName } from './room-tables.js';
-import { CREATION_KEYS, ROOM_KINDS, type RoomSettings } from './rooms.js';
+import { CREATION_KEYS, ROOM_KINDS } from './rooms.js';
+import type { RoomSettings } from './rooms.js';
 
 const USAGE = `Usage: node --import tsx bench/make-room.ts KIND [options] FOLDER
 
@@ -14,40 +15,43 @@ KIND is one of ${ROOM_KINDS.join(', ')}.
   --seed S     the same seed makes the same rooms (default 1)
 `;
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    groups: { type: 'string', default: '10000' },
-    members: { type: 'string' },
-    rooms: { type: 'string', default: '1' },
-    seed: { type: 'string', default: '1' },
-  },
-});
-const [kindName, folder] = positionals;
-const kind = ROOM_KINDS.find((known) => known === kindName);
-if (kind === undefined || folder === undefined || positionals.length > 2) {
-  process.stderr.write(USAGE);
-  process.exit(2);
+try {
+  process.stdout.write(makeRooms(process.argv.slice(2)));
+} catch (error) {
+  process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
+  process.exitCode = 2;
 }
-const groups = positiveInteger('groups', values.groups);
-const members = positiveInteger('members', values.members ?? (kind === 'small' ? '18' : '4100'));
-const seed = positiveInteger('seed', values.seed);
-const rooms = Array.from({ length: positiveInteger('rooms', values.rooms) }, (_, index) => ({
-  kind,
-  groups,
-  keys: CREATION_KEYS + members,
-  seed: seed + index,
-})) satisfies RoomSettings[];
-const counts = writeRoomFiles(rooms, folder);
-process.stdout.write(
-  `${roomName(seed, 0)}\n${counts.groups} groups, ${counts.edges} edges, ${counts.rows} rows\n`,
-);
+
+/** @returns What was made, in words. */
+function makeRooms(args: string[]): string {
+  const { values, positionals } = parseArgs({
+    args,
+    allowPositionals: true,
+    options: {
+      groups: { type: 'string', default: '10000' },
+      members: { type: 'string' },
+      rooms: { type: 'string', default: '1' },
+      seed: { type: 'string', default: '1' },
+    },
+  });
+  const [kindName, folder] = positionals;
+  const kind = ROOM_KINDS.find((known) => known === kindName);
+  if (kind === undefined || folder === undefined || positionals.length > 2) throw new Error(USAGE);
+  const groups = positiveInteger('groups', values.groups);
+  const members = positiveInteger('members', values.members ?? (kind === 'small' ? '18' : '4100'));
+  const seed = positiveInteger('seed', values.seed);
+  const rooms: RoomSettings[] = [];
+  for (let i = 0; i < positiveInteger('rooms', values.rooms); i++) {
+    rooms.push({ kind, groups, keys: CREATION_KEYS + members, seed: seed + i });
+  }
+  const counts = writeRoomFiles(rooms, folder);
+  return `${roomName(seed, 0)}\n${counts.groups} groups, ${counts.edges} edges, ${counts.rows} rows\n`;
+}
 
 function positiveInteger(option: string, text: string): number {
   const value = Number(text);
   if (!Number.isSafeInteger(value) || value < 1) {
-    process.stderr.write(`--${option} must be a whole number of at least 1, but is '${text}'.\n`);
-    process.exit(2);
+    throw new Error(`--${option} must be a whole number of at least 1, but is '${text}'.`);
   }
   return value;
 }

@@ -49,7 +49,10 @@ export async function measure({ name, command, args, env }: Program): Promise<Us
     wallSeconds = (performance.now() - start) / 1000;
   });
   try {
-    const [errors, [code]] = await Promise.all([text(child.stderr), once(child, 'close')]);
+    const [errors, [code]] = await Promise.all([
+      text(child.stderr),
+      once(child, 'close') as Promise<[number | null]>,
+    ]);
     if (code !== 0) throw new Error(`${name} ended with ${code}:\n${errors}`);
   } finally {
     clearInterval(poll);

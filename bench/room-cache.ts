@@ -11,7 +11,8 @@ import {
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { writeRoomFiles } from './room-files.js';
-import { roomName, type TableCounts } from './room-tables.js';
+import { roomName } from './room-tables.js';
+import type { TableCounts } from './room-tables.js';
 import type { RoomSettings } from './rooms.js';
 
 /** A generated room in files that stay for the next run. */
@@ -23,7 +24,8 @@ export interface CachedRoom {
   readonly counts: TableCounts;
 }
 
-const DATA = fileURLToPath(new URL('data', import.meta.url));
+/** The folder, out of version control, for what a benchmark writes. */
+export const DATA = fileURLToPath(new URL('data', import.meta.url));
 const GENERATOR = ['random.ts', 'rooms.ts', 'room-tables.ts', 'room-files.ts'];
 
 /** The room in `bench/data`, made first if it is not there as today's generator makes it. */

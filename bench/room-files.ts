@@ -1,6 +1,7 @@
 import { closeSync, mkdirSync, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Sink, type TableCounts, writeTables } from './room-tables.js';
+import { writeTables } from './room-tables.js';
+import type { Sink, TableCounts } from './room-tables.js';
 import type { RoomSettings } from './rooms.js';
 
 /**

@@ -1,5 +1,6 @@
 import { mix, Random } from './random.js';
-import { CREATION_KEYS, type MadeGroup, Room, type RoomSettings } from './rooms.js';
+import { CREATION_KEYS, Room } from './rooms.js';
+import type { MadeGroup, RoomSettings } from './rooms.js';
 
 /** Takes bytes; they may be overwritten as soon as the call returns. */
 export type Sink = (bytes: Uint8Array) => void;

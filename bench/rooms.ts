@@ -262,8 +262,10 @@ export class Room {
     if (!mainLacks) base = main;
     if (!sideLacks && (mainLacks || sideDiffers < mainDiffers)) base = side;
     let rows = 0;
-    for (let key = 0; base && key < this.#known; key++) {
-      if (result[key] !== base.state[key]) this.#rowKeys[rows++] = key;
+    if (base) {
+      for (let key = 0; key < this.#known; key++) {
+        if (result[key] !== base.state[key]) this.#rowKeys[rows++] = key;
+      }
     }
     if (rows === 0 && base) {
       // The result is the side's state: the room goes on from its group.

@@ -15,7 +15,9 @@ const named = args[0] !== undefined && !args[0].startsWith('-');
 const name = named ? args[0] : 'job';
 const benchmark = BENCHMARKS[name];
 if (benchmark === undefined) {
-  process.stderr.write(`There is no benchmark '${name}', but: ${Object.keys(BENCHMARKS)}\n`);
+  process.stderr.write(
+    `There is no benchmark '${name}', but: ${Object.keys(BENCHMARKS).join(', ')}\n`,
+  );
   process.exitCode = 2;
 } else if (args.includes('--help')) {
   process.stdout.write(benchmark.usage);

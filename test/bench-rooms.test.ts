@@ -3,7 +3,8 @@ import { Readable } from 'node:stream';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { roomName, writeTables } from '../bench/room-tables.js';
-import { CREATION_KEYS, Room, ROOM_KINDS, type RoomSettings } from '../bench/rooms.js';
+import { CREATION_KEYS, Room, ROOM_KINDS } from '../bench/rooms.js';
+import type { RoomSettings } from '../bench/rooms.js';
 import { testPostgres } from './support/postgres.js';
 
 /** A made group, with copies of its arrays, and what follows from its predecessors. */
