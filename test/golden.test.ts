@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
-import { mkdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
@@ -13,7 +13,6 @@ import {
   loadTables,
   readFixture,
   temporaryFolder,
-  unpackTables,
 } from './support/fixtures.js';
 import { testPostgres } from './support/postgres.js';
 import type { TestDatabase } from './support/postgres.js';
@@ -47,10 +46,6 @@ for (const name of goldenCases()) {
 
   test(`as the old tool: ${name} (${expected.options || 'default options'})`, async (t) => {
     const folder = await temporaryFolder(t);
-    const exported = join(folder, 'export');
-    await mkdir(exported);
-    await unpackTables(`golden/${name}/before`, exported);
-
     for (const transactions of [true, false]) {
       const db = await loadedDatabase(t, name);
       const run = async (source: string[], output: string) => {
@@ -64,7 +59,7 @@ for (const name of goldenCases()) {
         assert.equal(existsSync(sql), expected.applied);
         return sql;
       };
-      const fromFiles = await run(['-i', exported], 'files');
+      const fromFiles = await run(['-i', fixture('golden', name, 'before')], 'files');
       const fromPostgres = await run(['-p', db.url], 'postgres');
       if (!expected.applied) continue;
 

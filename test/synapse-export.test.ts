@@ -1,10 +1,9 @@
 import assert from 'node:assert/strict';
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { Statistics } from '../src/report/statistics.js';
 import { applySql } from './support/apply-sql.js';
-import { loadTables, synapseStates, temporaryFolder, unpackTables } from './support/fixtures.js';
+import { fixture, loadTables, synapseStates, temporaryFolder } from './support/fixtures.js';
 import { testPostgres } from './support/postgres.js';
 import type { TestDatabase } from './support/postgres.js';
 import { runCli } from './support/run-cli.js';
@@ -29,9 +28,6 @@ for (const transactions of [true, false]) {
   const how = transactions ? 'with -t' : 'in one transaction';
   test(`both rooms of a real Synapse keep every state, applied ${how}`, async (t) => {
     const folder = await temporaryFolder(t);
-    const exported = join(folder, 'export');
-    await mkdir(exported);
-    await unpackTables('synapse', exported);
     const db = await (await testPostgres()).createDatabase({ schema: 'synapse' });
     t.after(() => db.drop());
     await loadTables(db, 'synapse');
@@ -43,7 +39,7 @@ for (const transactions of [true, false]) {
       const { code, stdout, stderr } = await runCli([
         ...(transactions ? ['-t'] : []),
         '-i',
-        exported,
+        fixture('synapse'),
         '-r',
         room,
         '-o',

@@ -1,10 +1,9 @@
-import { createReadStream, createWriteStream, readdirSync } from 'node:fs';
+import { createReadStream, readdirSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
 import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { createGunzip } from 'node:zlib';
@@ -35,16 +34,6 @@ export async function loadTables(db: TestDatabase, folder: string): Promise<void
     await db.copyIn(table, readFixture(folder, `${table}.copy.gz`));
   }
   await db.query('ANALYZE');
-}
-
-/** Unpacks a folder of fixtures/ that holds the three tables, as `psql -c "COPY …"` would have left it. */
-export async function unpackTables(folder: string, into: string): Promise<void> {
-  for (const table of STATE_TABLES) {
-    await pipeline(
-      readFixture(folder, `${table}.copy.gz`),
-      createWriteStream(join(into, `${table}.copy`)),
-    );
-  }
 }
 
 /** What Synapse's own code read for a state group of fixtures/synapse. */
