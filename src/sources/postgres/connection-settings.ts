@@ -1,7 +1,6 @@
 import { existsSync } from 'node:fs';
 import { homedir, userInfo } from 'node:os';
 import { join } from 'node:path';
-import { parse as parseUrl } from 'pg-connection-string';
 import { UsageError } from '../../errors.js';
 
 const SSL_MODES = ['disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-full'] as const;
@@ -115,21 +114,18 @@ export function parseConnection(
     }
   }
 
+  if ([value('host'), value('port')].some((list) => list?.includes(','))) {
+    throw new UsageError('The connection names several hosts; give the one server to read from.');
+  }
   const port = numberOf('port', value('port')) ?? DEFAULT_PORT;
   if (port < 1 || port > 65535) {
     throw new UsageError(`The port of the connection is ${port}; it must be between 1 and 65535.`);
-  }
-  const host = value('host') ?? defaultHost(port);
-  if (host.includes(',')) {
-    throw new UsageError(
-      'The host of the connection is a list; give the one server to read from instead.',
-    );
   }
   const user = value('user') ?? systemUser();
   const password = value('password');
   const options = value('options');
   return {
-    host,
+    host: value('host') ?? defaultHost(port),
     port,
     user,
     database: value('dbname') ?? user,
@@ -174,8 +170,7 @@ function tlsSettings(
   };
 }
 
-function parametersOf(dsn: string): Parameters {
-  const text = dsn.trim();
+function parametersOf(text: string): Parameters {
   if (/^postgres(ql)?:\/\//.test(text)) {
     return urlParameters(text);
   }
@@ -191,10 +186,30 @@ function parametersOf(dsn: string): Parameters {
   return { dbname: text };
 }
 
+/**
+ * Splits a URL where libpq splits it. That is not where `new URL()` and pg-connection-string do: they
+ * stumble over a `#` in a password, or a port without a host.
+ */
+const URL_PARTS =
+  /^\w+:\/\/(?:([^:@/]*)(?::([^@/]*))?@)?(\[[^\]]*\]|[^:/?]*)(?::([^/?]*))?(?:\/([^?]*))?(?:\?(.*))?$/s;
+
 function urlParameters(url: string): Parameters {
-  const [, base, query] = /^([^?]*)(?:\?(.*))?$/s.exec(url)!;
-  const parameters = authorityParameters(base);
-  for (const pair of (query ?? '').split('&')) {
+  const parts = URL_PARTS.exec(url);
+  const [, user, password, host, port, dbname, query] = parts ?? [];
+  // A second @ before the query: what is taken for host and database is the rest of a password.
+  if (parts === null || [host, port, dbname].some((part) => part?.includes('@'))) {
+    throw new UsageError(
+      'The connection URL cannot be read. It looks like postgresql://user:password@host:5432/database; in user names and passwords the characters : / @ % are written as %3A %2F %40 %25.',
+    );
+  }
+  const parameters: Parameters = {
+    user: decoded(user),
+    password: decoded(password),
+    host: decoded(host).replace(/^\[(.*)\]$/, '$1'),
+    port: decoded(port),
+    dbname: decoded(dbname),
+  };
+  for (const pair of query?.split('&') ?? []) {
     if (pair === '') continue;
     const equals = pair.indexOf('=');
     const keyword = decoded(equals < 0 ? pair : pair.slice(0, equals));
@@ -212,59 +227,50 @@ function urlParameters(url: string): Parameters {
   return parameters;
 }
 
-/** What stands before the `?`. The parameters behind it mean other things to pg-connection-string. */
-function authorityParameters(base: string): Parameters {
-  try {
-    const { host, port, database, user, password } = parseUrl(base);
-    return {
-      host: host ?? '',
-      port: port ?? '',
-      dbname: database ?? '',
-      user: user ?? '',
-      password: password ?? '',
-    };
-  } catch {
-    // The error holds the URL, and that holds the password.
-    throw new UsageError(
-      'The connection URL cannot be read. It looks like postgresql://user:password@host:5432/database; in user names and passwords the characters : / ? # [ ] @ % are written as %3A %2F %3F %23 %5B %5D %40 %25.',
-    );
-  }
-}
-
-function decoded(text: string): string {
+function decoded(text = ''): string {
   try {
     return decodeURIComponent(text);
-  } catch (cause) {
+  } catch {
+    // The error that is caught holds the text, which may be a password.
     throw new UsageError(
-      'A parameter of the connection URL has a % without two hexadecimal digits after it; a % itself is written as %25.',
-      { cause },
+      'The connection URL has a % without two hexadecimal digits after it, or what they stand for is not UTF-8; a % itself is written as %25.',
     );
   }
 }
 
-/** `keyword = value` pairs; a value with spaces stands in single quotes, `\` goes before `'` and `\`. */
+/** `keyword = value` pairs; a value with spaces stands in single quotes, and `\` goes before `'` and `\`. */
 function keywordParameters(text: string): Parameters {
   const parameters: Parameters = {};
-  const pair = /\s*([^\s=]+)\s*(?:=\s*(?:'((?:[^'\\]|\\.)*)'|((?!')(?:[^\s\\]|\\.)*)))?(\s+|$)/sy;
-  while (pair.lastIndex < text.length) {
-    const at = pair.lastIndex;
-    const [, keyword, quoted, bare] = pair.exec(text) ?? [];
-    if (keyword === undefined) {
-      const name = /^\s*([^\s=]+)\s*=/.exec(text.slice(at))?.[1];
-      throw new UsageError(
-        name === undefined
-          ? "The connection string cannot be read: it must be made of pairs such as host=/run/postgresql dbname='my synapse'."
-          : `The value of '${name}' in the connection string cannot be read: its quotes do not match.`,
-      );
-    }
-    const value = quoted ?? bare;
-    if (value === undefined) {
+  let at = 0;
+  const take = (pattern: RegExp): string | undefined => {
+    pattern.lastIndex = at;
+    const [found] = pattern.exec(text) ?? [];
+    at += found?.length ?? 0;
+    return found;
+  };
+  // To libpq a space is a byte of ASCII; \s would end a value at others as well.
+  const skipSpaces = (): void => void take(/[ \t-\r]+/y);
+  skipSpaces();
+  while (at < text.length) {
+    const keyword = take(/[^ \t-\r=]+/y);
+    skipSpaces();
+    if (keyword === undefined || take(/=/y) === undefined) {
       // What stands alone may well be the rest of a password with a space in it.
       throw new UsageError(
-        "The connection string has a word without a '=' after it; a value with spaces stands in single quotes.",
+        "The connection string cannot be read: it must be made of pairs such as host=/run/postgresql dbname='my synapse', where a value with spaces stands in single quotes.",
       );
     }
-    setParameter(parameters, keyword, value.replaceAll(/\\(.)/gs, '$1'));
+    skipSpaces();
+    const quoted = text[at] === "'";
+    const value = take(quoted ? /'(?:[^'\\]|\\.)*'/sy : /(?:[^ \t-\r\\]|\\.)*/sy);
+    if (value === undefined) {
+      throw new UsageError(
+        `The value of '${keyword}' in the connection string has no closing quote.`,
+      );
+    }
+    const escaped = quoted ? value.slice(1, -1) : value;
+    setParameter(parameters, keyword, escaped.replaceAll(/\\(.)/gs, '$1'));
+    skipSpaces();
   }
   return parameters;
 }

@@ -28,7 +28,7 @@ export function connectionError(
 ): DatabaseError {
   if (cause instanceof ConnectTimeout) {
     return new DatabaseError(
-      `${serverAt(settings)} did not answer within ${settings.connectTimeout} seconds. Check host and port, or allow more with connect_timeout.`,
+      `${serverAt(settings)} did not answer within ${settings.connectTimeout} s. Check host and port, or allow more with connect_timeout.`,
       { cause },
     );
   }
@@ -85,7 +85,7 @@ function refused(cause: Error, settings: ConnectionSettings): string {
     case '28000':
       return `${serverAt(settings)} does not let user "${user}" in: ${cause.message}.`;
     case '3D000':
-      return `There is no database "${database}" at ${serverAt(settings)}.`;
+      return `${serverAt(settings)} has no database "${database}".`;
     case '42501':
       return `User "${user}" may not connect to database "${database}": ${cause.message}. It needs GRANT CONNECT ON DATABASE.`;
     case '53300':
@@ -98,9 +98,7 @@ function refused(cause: Error, settings: ConnectionSettings): string {
 }
 
 function serverAt({ host, port }: ConnectionSettings): string {
-  return isSocketFolder(host)
-    ? `the Postgres server at ${host}, port ${port}`
-    : `the Postgres server at ${host}:${port}`;
+  return `Postgres at ${host}${isSocketFolder(host) ? '/.s.PGSQL.' : ':'}${port}`;
 }
 
 /**

@@ -24,7 +24,7 @@ export class IdReader {
     for (const byte of bytes) {
       if (byte !== TAB && byte !== LINE_FEED) {
         this.#text[this.#length++] = byte;
-        this.#id = this.#id * 10 + byte - ZERO;
+        this.#id = this.#id * 10 + (byte - ZERO);
         continue;
       }
       if (!(this.#id <= Number.MAX_SAFE_INTEGER) || this.#text[0] < ZERO) {

@@ -5,9 +5,6 @@ import { CopyOut } from './copy-out.js';
 import { statementError } from './database-errors.js';
 import { GROUPS_PER_STATEMENT, rowsStatement } from './statements.js';
 
-const TAB = 9;
-const LINE_FEED = 10;
-
 /**
  * The rows of groups as chunks of COPY text, from one COPY after the other. As long as nobody reads,
  * the socket is not read either. Destroyed early, it drops the connection: the server can't be told to
@@ -19,6 +16,8 @@ export class RowStream extends Readable {
   /** Groups whose rows were asked for. */
   #asked = 0;
   #copy: CopyOut | undefined;
+  /** The first group of the COPY under way, and the last chunk of it. */
+  #first = 0;
   #last: Buffer | undefined;
 
   constructor(client: pg.Client, ids: Float64Array) {
@@ -39,6 +38,8 @@ export class RowStream extends Readable {
       return;
     }
     this.#asked += ids.length;
+    [this.#first] = ids;
+    this.#last = undefined;
     const copy = new CopyOut(`COPY (${rowsStatement(ids)}) TO STDOUT`, (chunk) => {
       this.#last = chunk;
       if (!this.push(chunk)) copy.pause();
@@ -57,14 +58,12 @@ export class RowStream extends Readable {
     );
   }
 
-  /** The group whose rows came last, as the last chunk has it. */
+  /** How far the rows came, as the last chunk shows it: it may end, or even begin and end, within a line. */
   #position(): string {
-    const first = this.#ids[0];
-    if (this.#last === undefined) return `of state group ${first}, the first,`;
-    const start = this.#last.lastIndexOf(LINE_FEED, -2) + 1;
-    const end = this.#last.indexOf(TAB, start);
-    const group = this.#last.toString('latin1', start, Math.max(start, end));
-    return /^\d+$/.test(group) ? `after state group ${group}` : '';
+    const [, group] = /.*\n(\d+)\t/s.exec(this.#last?.toString('latin1') ?? '') ?? [];
+    return group === undefined
+      ? `from state group ${this.#first} on`
+      : `after state group ${group}`;
   }
 
   override _destroy(error: Error | null, done: (error: Error | null) => void): void {

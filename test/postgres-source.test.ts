@@ -1,0 +1,566 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import type { Readable } from 'node:stream';
+import { buffer, text } from 'node:stream/consumers';
+import { after, before, describe, test } from 'node:test';
+import type { TestContext } from 'node:test';
+import { inspect } from 'node:util';
+import { DatabaseError, RoomNotFoundError } from '../src/errors.js';
+import { IN_RANGE, NO_PREDECESSOR } from '../src/sources/group-table.js';
+import { openPostgresSource } from '../src/sources/postgres/postgres-source.js';
+import {
+  ANCESTORS,
+  BEGIN,
+  edgesStatement,
+  GROUPS_PER_STATEMENT,
+  groupsStatement,
+  rowsStatement,
+  SET_UP,
+} from '../src/sources/postgres/statements.js';
+import type { GroupRange, RoomSource } from '../src/sources/room-source.js';
+import { testPostgres } from './support/postgres.js';
+import type { Schema, TestDatabase } from './support/postgres.js';
+
+const ROOM = '!room:example.com';
+const OTHER = '!other:example.com';
+/** More than two statements' worth. */
+const GROUPS = 2 * GROUPS_PER_STATEMENT + 500;
+const ROWS_PER_GROUP = 5;
+
+async function createDatabase(t: TestContext, schema: Schema = 'synapse'): Promise<TestDatabase> {
+  const db = await (await testPostgres()).createDatabase({ schema });
+  t.after(() => db.drop());
+  return db;
+}
+
+/** Over the socket, whose buffers are small and whose server wants no password. */
+function socketDsn({ address, name }: TestDatabase, user = address.user): string {
+  return `host=${address.socketDirectory} port=${address.port} dbname=${name} user=${user}`;
+}
+
+function open(
+  db: TestDatabase,
+  range: GroupRange = {},
+  {
+    room = ROOM,
+    dsn = socketDsn(db),
+    signal,
+  }: { room?: string; dsn?: string; signal?: AbortSignal } = {},
+): Promise<RoomSource> {
+  return openPostgresSource({ dsn, env: {}, room, range, signal });
+}
+
+/** Opens, lets the test look, and closes. */
+async function withSource(
+  t: TestContext,
+  db: TestDatabase,
+  range: GroupRange = {},
+  room = ROOM,
+): Promise<RoomSource> {
+  const source = await open(db, range, { room });
+  t.after(() => source.close());
+  return source;
+}
+
+async function addGroups(
+  db: TestDatabase,
+  groups: readonly (readonly [number, string])[],
+  edges: readonly (readonly [number, number])[],
+): Promise<void> {
+  for (const [id, room] of groups) {
+    await db.query('INSERT INTO state_groups VALUES ($1, $2, $3)', [id, room, `$${id}`]);
+  }
+  for (const edge of edges) {
+    await db.query('INSERT INTO state_group_edges VALUES ($1, $2)', [...edge]);
+  }
+}
+
+/** Every row of the groups, as the simplest statement gives it. */
+async function storedRows(db: TestDatabase, ids: Iterable<number>): Promise<Buffer> {
+  return buffer(
+    db.copyOut(
+      `SELECT state_group, type, state_key, event_id FROM state_groups_state
+       WHERE state_group = ANY ('{${[...ids].join(',')}}') ORDER BY state_group, type, state_key`,
+    ),
+  );
+}
+
+/** A room of GROUPS groups with edges, every `share`th of all; the rest belongs to another room. */
+async function fill(db: TestDatabase, share: number, groups: number): Promise<void> {
+  const total = groups * share;
+  await db.query(`
+    INSERT INTO state_groups
+      SELECT id, CASE WHEN id % ${share} = 0 THEN '${ROOM}' ELSE '${OTHER}' END, '$' || id
+      FROM generate_series(1, ${total}) AS id;
+    INSERT INTO state_group_edges
+      SELECT id, id - ${share} FROM generate_series(1, ${total}) AS id WHERE id > ${share};
+    INSERT INTO state_groups_state
+      SELECT id, '', 'm.room.member', '@' || md5((id * n)::text) || ':example.com', '$' || md5(id::text)
+      FROM generate_series(1, ${total}) AS id, generate_series(1, ${ROWS_PER_GROUP}) AS n;`);
+}
+
+/** Asks the server again and again, until the answer is what is waited for. */
+async function until(
+  db: TestDatabase,
+  query: string,
+  isSo: (rows: Readonly<Record<string, unknown>>[]) => boolean,
+): Promise<void> {
+  const giveUp = AbortSignal.timeout(60_000);
+  for (;;) {
+    const { rows } = await db.query(query);
+    if (isSo(rows)) return;
+    assert.ok(!giveUp.aborted, `${query} still gives ${inspect(rows)}`);
+  }
+}
+
+const OUR_SESSIONS = `SELECT pid, wait_event FROM pg_stat_activity
+  WHERE datname = current_database() AND application_name = 'synapse_compress_state'`;
+
+/** Waits until the server has ended all our sessions in a database. */
+async function sessionsEnded(db: TestDatabase): Promise<void> {
+  await until(db, OUR_SESSIONS, (sessions) => sessions.length === 0);
+}
+
+async function firstChunk(rows: Readable): Promise<void> {
+  await once(rows, 'readable');
+  assert.ok(rows.read() !== null);
+}
+
+for (const schema of ['synapse', 'synapse-before-1.124'] as const) {
+  test(`a room of ${schema} is read whole: headers, and rows in order`, async (t) => {
+    const db = await createDatabase(t, schema);
+    // The order of insertion is not the order of ids.
+    await addGroups(
+      db,
+      [7, 3, 1, 5].map((id) => [id, ROOM]),
+      [
+        [7, 3],
+        [3, 1],
+        [5, 3],
+      ],
+    );
+    await addGroups(db, [[4, OTHER]], [[4, 1]]);
+    const values = [
+      [7, 'm.room.name', '', '$a'],
+      [3, 'm.room.topic', 'tab\tline\nback\\slash', '$b'],
+      [3, 'm.room.member', "it's $$ 🎉", '$c'],
+      [5, 'm.room.member', '@b:x', '$d'],
+      [5, 'm.room.member', '@a:x', '$e'],
+      [4, 'm.room.member', '@a:x', '$f'],
+    ];
+    for (const [group, type, key, event] of values) {
+      await db.query('INSERT INTO state_groups_state VALUES ($1, $2, $3, $4, $5)', [
+        group,
+        ROOM,
+        type,
+        key,
+        event,
+      ]);
+    }
+    const source = await withSource(t, db);
+    assert.equal(source.room, ROOM);
+    assert.deepEqual([...source.groups.ids], [1, 3, 5, 7]);
+    assert.deepEqual([...source.groups.prev], [NO_PREDECESSOR, 0, 1, 1]);
+    assert.deepEqual([...source.groups.successors], [1, 2, 0, 0]);
+    assert.deepEqual([...source.groups.flags], [IN_RANGE, IN_RANGE, IN_RANGE, IN_RANGE]);
+    assert.deepEqual(source.groups.irregularities, []);
+    assert.deepEqual(source.warnings, []);
+    assert.equal(source.rowColumns, 'without-room');
+    assert.equal(
+      await text(source.rows()),
+      [
+        "3\tm.room.member\tit's $$ 🎉\t$c\n",
+        '3\tm.room.topic\ttab\\tline\\nback\\\\slash\t$b\n',
+        '5\tm.room.member\t@a:x\t$e\n',
+        '5\tm.room.member\t@b:x\t$d\n',
+        '7\tm.room.name\t\t$a\n',
+      ].join(''),
+    );
+  });
+}
+
+test('all is read as it was when the source was opened', async (t) => {
+  const db = await createDatabase(t);
+  await fill(db, 1, 10);
+  const expected = await storedRows(
+    db,
+    Array.from({ length: 10 }, (_, i) => i + 1),
+  );
+  const { rows: earlier } = await db.query<{ now: Date }>('SELECT clock_timestamp() AS now');
+  const source = await withSource(t, db);
+  await db.query('DELETE FROM state_group_edges');
+  await db.query('DELETE FROM state_groups_state WHERE state_group > 3');
+  const { rows: later } = await db.query<{ now: Date }>('SELECT clock_timestamp() AS now');
+  assert.deepEqual(await buffer(source.rows()), expected);
+  const time = source.snapshotTime!.getTime();
+  assert.ok(earlier[0].now.getTime() <= time && time <= later[0].now.getTime());
+});
+
+describe('a range', () => {
+  let db: TestDatabase;
+  before(async () => {
+    db = await (await testPostgres()).createDatabase({ schema: 'synapse' });
+    await fill(db, 2, 20);
+  });
+  after(() => db.drop());
+
+  // The room's groups are 2, 4 … 40 in one line.
+  for (const [range, first, last] of [
+    [{}, 2, 40],
+    [{ minStateGroup: 10 }, 12, 40],
+    [{ minStateGroup: 11 }, 12, 40],
+    [{ maxStateGroup: 10 }, 2, 10],
+    [{ minStateGroup: 10, maxStateGroup: 20 }, 12, 20],
+    [{ groupsToCompress: 3 }, 2, 6],
+    [{ minStateGroup: 10, groupsToCompress: 3 }, 12, 16],
+    [{ minStateGroup: 10, maxStateGroup: 14, groupsToCompress: 9 }, 12, 14],
+  ] as const) {
+    test(`${inspect(range)} has its groups in range and their ancestors besides`, async (t) => {
+      const source = await withSource(t, db, range);
+      const { ids, flags } = source.groups;
+      const expected = Array.from({ length: last / 2 }, (_, i) => 2 * (i + 1));
+      assert.deepEqual([...ids], expected);
+      assert.deepEqual(
+        [...flags],
+        expected.map((id) => (id >= first ? IN_RANGE : 0)),
+      );
+      assert.deepEqual(await buffer(source.rows()), await storedRows(db, ids));
+    });
+  }
+
+  test('without groups, or of an unknown room, says which', async () => {
+    for (const [range, room, message] of [
+      [{ minStateGroup: 40 }, ROOM, /has no state groups with ids above 40\.$/],
+      [{ minStateGroup: 12, maxStateGroup: 13 }, ROOM, /with ids above 12 and up to 13\.$/],
+      [{}, "!it's:nowhere\\", /Room !it's:nowhere\\ has no state groups in this database/],
+    ] as const) {
+      await assert.rejects(open(db, range, { room }), { name: RoomNotFoundError.name, message });
+    }
+    await sessionsEnded(db);
+  });
+});
+
+test('ancestors are followed into other rooms, missing groups, and circles', async (t) => {
+  const db = await createDatabase(t);
+  await addGroups(
+    db,
+    [
+      [10, ROOM],
+      [20, ROOM],
+      [25, ROOM],
+      [30, ROOM],
+      [4, OTHER],
+      [6, OTHER],
+      [50, OTHER],
+    ],
+    [
+      [30, 25],
+      [25, 20],
+      [20, 6], // of another room
+      [6, 5], // no such group
+      [5, 4],
+      [4, 10], // back into the room, below the range, by a larger predecessor
+      [10, 4], // a circle
+      [50, 30], // another room's, that nobody needs
+    ],
+  );
+  const source = await withSource(t, db, { minStateGroup: 19 });
+  const { groups } = source;
+  assert.deepEqual([...groups.ids], [4, 5, 6, 10, 20, 25, 30]);
+  assert.deepEqual(
+    groups.irregularities.map(({ kind, examples }) => [kind, examples]),
+    [
+      ['larger-predecessor', [4]],
+      ['own-ancestor', [4, 10]],
+      ['missing-group', [5]],
+      ['other-room', [4, 6]],
+    ],
+  );
+  assert.deepEqual(
+    [...groups.ids].filter((_, index) => (groups.flags[index] & IN_RANGE) !== 0),
+    [20, 25, 30],
+  );
+});
+
+test('a chain of thousands of ancestors out of range is walked', async (t) => {
+  const db = await createDatabase(t);
+  await fill(db, 1, 5000);
+  const source = await withSource(t, db, { minStateGroup: 4990, groupsToCompress: 5 });
+  assert.deepEqual(
+    [...source.groups.ids],
+    Array.from({ length: 4995 }, (_, i) => i + 1),
+  );
+  assert.equal(source.groups.flags.filter((flags) => flags === IN_RANGE).length, 5);
+});
+
+test('ids beyond 2^53 are named, wherever they stand', async (t) => {
+  const large = '9007199254740993';
+  for (const statement of [
+    `INSERT INTO state_groups VALUES (${large}, '${ROOM}', '$')`,
+    `INSERT INTO state_group_edges VALUES (2, ${large})`,
+    `INSERT INTO state_group_edges VALUES (1, ${large})`,
+  ]) {
+    const db = await createDatabase(t);
+    await addGroups(
+      db,
+      [
+        [1, ROOM],
+        [2, ROOM],
+      ],
+      [[2, 1]],
+    );
+    await db.query(statement);
+    await assert.rejects(open(db, { minStateGroup: 1 }), {
+      name: DatabaseError.name,
+      message: new RegExp(`state group ${large}`),
+    });
+    await sessionsEnded(db);
+  }
+});
+
+interface Plan {
+  readonly 'Node Type': string;
+  readonly 'Relation Name'?: string;
+  readonly Plans?: readonly Plan[];
+}
+
+/** What a plan may be made of: walks of indexes, and what feeds them. */
+const WALKS = new Set([
+  'CTE Scan',
+  'Function Scan',
+  'Index Only Scan',
+  'Index Scan',
+  'Nested Loop',
+  'ProjectSet',
+  'Recursive Union',
+  'Result',
+  'Subquery Scan',
+  'WorkTable Scan',
+]);
+
+function nodesOf(plan: Plan): Plan[] {
+  return [plan, ...(plan.Plans ?? []).flatMap(nodesOf)];
+}
+
+describe('the server', () => {
+  for (const [share, groups] of [
+    [1, GROUPS],
+    [100, 300],
+  ] as const) {
+    describe(`with a room of ${100 / share} % of its table`, () => {
+      let db: TestDatabase;
+      before(async () => {
+        db = await (await testPostgres()).createDatabase({ schema: 'synapse' });
+        await fill(db, share, groups);
+      });
+      after(() => db.drop());
+
+      async function assertWalks(): Promise<void> {
+        const ids = Float64Array.from(
+          { length: Math.min(groups, GROUPS_PER_STATEMENT) },
+          (_, i) => share * (i + 1),
+        );
+        await db.query(BEGIN);
+        await db.query(SET_UP);
+        const missing = `{${ids.subarray(0, 50).join(',')}}`;
+        for (const [statement, values] of [
+          [groupsStatement(ROOM, undefined, undefined), []],
+          [groupsStatement(ROOM, 100, 5000), []],
+          [edgesStatement(ids), []],
+          [rowsStatement(ids), []],
+          [ANCESTORS, [missing, ROOM, '1000', '100000']],
+        ] as const) {
+          const { rows } = await db.query<{ 'QUERY PLAN': [{ Plan: Plan }] }>(
+            `EXPLAIN (FORMAT JSON) ${statement}`,
+            [...values],
+          );
+          const nodes = nodesOf(rows[0]['QUERY PLAN'][0].Plan);
+          const wrong = nodes.filter((node) => !WALKS.has(node['Node Type']));
+          assert.deepEqual(wrong, [], statement.slice(0, 200));
+          assert.ok(nodes.some((node) => node['Relation Name'] !== undefined));
+        }
+        await db.query('COMMIT');
+      }
+
+      test('walks indexes, with statistics and without', async () => {
+        await assertWalks();
+        await db.query('ANALYZE');
+        await assertWalks();
+      });
+
+      test('writes no temporary files while the room is read in order', async (t) => {
+        const source = await withSource(t, db);
+        assert.equal(source.groups.length, groups);
+        const rows = await buffer(source.rows());
+        // A session's counts are complete when it has ended.
+        await sessionsEnded(db);
+        const { rows: counts } = await db.query<{ temp_files: string }>(
+          'SELECT temp_files FROM pg_stat_database WHERE datname = current_database()',
+        );
+        assert.deepEqual(counts, [{ temp_files: '0' }]);
+        assert.ok(rows.equals(await storedRows(db, source.groups.ids)));
+      });
+    });
+  }
+});
+
+test('the socket is not read while nobody reads the rows', async (t) => {
+  const db = await createDatabase(t);
+  await fill(db, 1, GROUPS);
+  const source = await withSource(t, db);
+  const rows = source.rows();
+  await firstChunk(rows);
+  await until(db, OUR_SESSIONS, ([session]) => session['wait_event'] === 'ClientWrite');
+  assert.ok(rows.readableLength < 256 * 1024, `${rows.readableLength} bytes`);
+  let bytes = 0;
+  for await (const chunk of rows as AsyncIterable<Buffer>) bytes += chunk.length;
+  assert.ok(bytes > GROUPS * ROWS_PER_GROUP * 50);
+});
+
+test('the transaction and the connection end with the last row, before close()', async (t) => {
+  const db = await createDatabase(t);
+  await fill(db, 1, 10);
+  const source = await withSource(t, db);
+  await buffer(source.rows());
+  await sessionsEnded(db);
+  await Promise.all([source.close(), source.close()]);
+});
+
+test('whoever leaves early leaves no session: before the rows, among them, by a signal', async (t) => {
+  const db = await createDatabase(t);
+  await fill(db, 1, GROUPS);
+  const unread = await open(db);
+  await Promise.all([unread.close(), unread.close()]);
+  await sessionsEnded(db);
+
+  const destroyed = await open(db);
+  const rows = destroyed.rows();
+  await firstChunk(rows);
+  rows.destroy();
+  await sessionsEnded(db);
+  await destroyed.close();
+
+  const closed = await open(db);
+  const failing = closed.rows();
+  await firstChunk(failing);
+  const failed = once(failing, 'error');
+  await closed.close();
+  assert.ok((await failed)[0] instanceof DatabaseError);
+  await sessionsEnded(db);
+
+  const controller = new AbortController();
+  const stopped = await open(db, {}, { signal: controller.signal });
+  const reading = buffer(stopped.rows());
+  controller.abort();
+  await assert.rejects(reading, { name: 'AbortError' });
+  await sessionsEnded(db);
+  await stopped.close();
+
+  const reason = new Error('stopped');
+  await assert.rejects(open(db, {}, { signal: AbortSignal.abort(reason) }), reason);
+  await sessionsEnded(db);
+});
+
+const WAITING = `SELECT pid FROM pg_locks JOIN pg_database ON pg_database.oid = database
+  WHERE datname = current_database() AND NOT granted`;
+
+test('a signal while headers are read ends the session', async (t) => {
+  const db = await createDatabase(t);
+  await fill(db, 1, 10);
+  // Holds up the source at its first table.
+  await db.query('BEGIN; LOCK TABLE state_groups IN ACCESS EXCLUSIVE MODE');
+  const controller = new AbortController();
+  const reason = new Error('stopped');
+  const opened = open(db, {}, { signal: controller.signal });
+  const refused = assert.rejects(opened, reason);
+  await until(db, WAITING, (sessions) => sessions.length > 0);
+  controller.abort(reason);
+  await refused;
+  await db.query('COMMIT');
+  await sessionsEnded(db);
+});
+
+test('a connection that is lost midway says how far the rows came', async (t) => {
+  const db = await createDatabase(t);
+  await fill(db, 1, GROUPS);
+  const source = await withSource(t, db);
+  const rows = source.rows();
+  await firstChunk(rows);
+  await db.query(
+    `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+     WHERE datname = current_database() AND application_name = 'synapse_compress_state'`,
+  );
+  await assert.rejects(buffer(rows), (error) => {
+    assert.ok(error instanceof DatabaseError, inspect(error));
+    assert.match(error.message, /lost while the rows after state group \d+ were read/);
+    const [, group] = /group (\d+)/.exec(error.message)!;
+    assert.ok(Number(group) >= 1 && Number(group) <= GROUPS);
+    return true;
+  });
+  await source.close();
+});
+
+test('a server that ends the session while headers are read is told so', async (t) => {
+  const db = await createDatabase(t);
+  await fill(db, 1, 10);
+  await db.query('BEGIN; LOCK TABLE state_groups IN ACCESS EXCLUSIVE MODE');
+  const refused = assert.rejects(open(db), {
+    name: DatabaseError.name,
+    message:
+      /connection to the database was lost while the state groups of room !room:example\.com/,
+  });
+  await until(
+    db,
+    `SELECT pg_terminate_backend(pid) FROM (${WAITING}) AS waiting`,
+    ({ length }) => length > 0,
+  );
+  await refused;
+  await db.query('COMMIT');
+});
+
+test('tables that are missing, hidden, or without their index are named', async (t) => {
+  const empty = await createDatabase(t, 'none');
+  await assert.rejects(open(empty), {
+    name: DatabaseError.name,
+    message:
+      /has no tables state_groups, state_group_edges and state_groups_state in the schemas that user postgres searches \(public\).*Synapse's state database/,
+  });
+
+  const db = await createDatabase(t);
+  await fill(db, 1, 3);
+  await db.query('ALTER TABLE state_group_edges RENAME TO edges');
+  await assert.rejects(open(db), { message: /has no table state_group_edges in the schemas/ });
+  await db.query('ALTER TABLE edges RENAME TO state_group_edges');
+
+  await db.query('DROP INDEX state_groups_state_type_idx');
+  await assert.rejects(open(db), {
+    message: /CREATE INDEX ON state_groups_state \(state_group, type, state_key\);/,
+  });
+  await db.query('CREATE INDEX ON state_groups_state (state_group, type, state_key)');
+
+  await db.query('ALTER SCHEMA public RENAME TO synapse');
+  const dsn = `${socketDsn(db)} options='-c search_path=synapse'`;
+  await assert.rejects(open(db), { message: /user postgres searches \(none\)/ });
+  const source = await open(db, {}, { dsn });
+  assert.equal(source.groups.length, 3);
+  await source.close();
+  for (const each of [empty, db]) await sessionsEnded(each);
+});
+
+test('a user who may not read a table is told which, and what to grant', async (t) => {
+  const db = await createDatabase(t);
+  await fill(db, 1, 3);
+  const role = `reader_${db.name}`;
+  await db.query(`CREATE ROLE ${role} LOGIN`);
+  await db.query(`GRANT SELECT ON state_groups TO ${role}`);
+  const dsn = socketDsn(db, role);
+  await assert.rejects(open(db, {}, { dsn }), {
+    name: DatabaseError.name,
+    message: new RegExp(`GRANT SELECT ON state_group_edges, state_groups_state TO ${role};`),
+  });
+  await db.query(`GRANT SELECT ON state_group_edges, state_groups_state TO ${role}`);
+  const source = await open(db, {}, { dsn });
+  assert.equal((await storedRows(db, source.groups.ids)).compare(await buffer(source.rows())), 0);
+  await source.close();
+  await db.query(`DROP OWNED BY ${role}; DROP ROLE ${role}`);
+});
