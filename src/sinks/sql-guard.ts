@@ -5,36 +5,39 @@
  * Since 1.124 Synapse deletes unreferenced groups and re-encodes their children. Against that a lock is
  * not enough, because a purge that waited for it goes on with its old snapshot; the transaction has to
  * write a row that the purge writes as well. So: REPEATABLE READ; both groups locked in the order of
- * their ids, of one room, and not marked for deletion; the predecessor's row rewritten as it is; the
- * stored edge and rows compared with what was read. Whatever fails, the group is left alone, which is
+ * their ids, of one room, and not marked for deletion; the stored edge and rows compared with what was
+ * read; both groups' rows rewritten as they are. Whatever fails, the group is left alone, which is
  * always right: a group's state is the same under its old encoding.
+ *
+ * Needs PostgreSQL 11, USAGE on the tables' schema, TEMPORARY on the database, SELECT and UPDATE on
+ * `state_groups`, SELECT, INSERT and DELETE on `state_group_edges` and `state_groups_state`, and SELECT
+ * on `state_groups_pending_deletion` where that exists.
  */
-export const GUARD_DEFINITION = `SET lock_timeout = '10s';
-SET synapse_compress_state.rewritten = '0';
+export const GUARD_DEFINITION = `SET synapse_compress_state.rewritten = '0';
 SET synapse_compress_state.skipped = '0';
 
 CREATE OR REPLACE PROCEDURE pg_temp.take_state_group(
     group_id bigint, room text, old_predecessor bigint, new_predecessor bigint,
     old_rows bigint, old_rows_hash numeric
-) LANGUAGE plpgsql AS $procedure$
+) LANGUAGE plpgsql SET lock_timeout = '10s' AS $procedure$
 DECLARE
     reason text;
+    locked_groups bigint;
+    pending boolean := false;
     stored_edges bigint[];
     stored_rows bigint;
     stored_hash numeric;
-    found_groups bigint;
-    pending boolean := false;
     outcome text := 'synapse_compress_state.rewritten';
 BEGIN
     BEGIN
-        SELECT count(*) INTO found_groups FROM (
-            SELECT id FROM state_groups
-            WHERE id IN (group_id, new_predecessor) AND room_id = room
-            ORDER BY id FOR NO KEY UPDATE
-        ) AS locked;
+        PERFORM FROM state_groups
+        WHERE id IN (group_id, new_predecessor) AND room_id = room
+        ORDER BY id FOR NO KEY UPDATE;
+        GET DIAGNOSTICS locked_groups = ROW_COUNT;
+        -- Before 1.124 there is no such table, and a statement that is not reached is not looked at.
         IF to_regclass('state_groups_pending_deletion') IS NOT NULL THEN
-            EXECUTE 'SELECT EXISTS (SELECT FROM state_groups_pending_deletion WHERE state_group IN ($1, $2))'
-            INTO pending USING group_id, new_predecessor;
+            pending := EXISTS (SELECT FROM state_groups_pending_deletion
+                WHERE state_group IN (group_id, new_predecessor));
         END IF;
         SELECT coalesce(array_agg(DISTINCT prev_state_group), '{}') INTO stored_edges
         FROM state_group_edges WHERE state_group = group_id;
@@ -43,26 +46,24 @@ BEGIN
         INTO stored_rows, stored_hash
         FROM state_groups_state WHERE state_group = group_id;
 
-        IF found_groups <> num_nonnulls(group_id, new_predecessor) THEN
+        IF locked_groups <> num_nonnulls(group_id, new_predecessor) THEN
             reason := 'it or its new predecessor is not in the room any more';
         ELSIF pending THEN
             reason := 'it or its new predecessor is about to be deleted';
         ELSIF new_predecessor >= group_id THEN
             reason := 'its new predecessor is not older';
-        ELSIF stored_edges IS DISTINCT FROM array_remove(ARRAY[old_predecessor], NULL) THEN
+        ELSIF stored_edges <> array_remove(ARRAY[old_predecessor], NULL) THEN
             reason := 'its predecessor is not what was read';
         ELSIF stored_rows <> old_rows OR stored_hash <> old_rows_hash THEN
             reason := 'its rows are not what was read';
         ELSE
-            UPDATE state_groups SET room_id = room_id WHERE id = new_predecessor;
+            UPDATE state_groups SET room_id = room_id WHERE id IN (group_id, new_predecessor);
             DELETE FROM state_group_edges WHERE state_group = group_id;
-            IF new_predecessor IS NOT NULL THEN
-                INSERT INTO state_group_edges (state_group, prev_state_group)
-                VALUES (group_id, new_predecessor);
-            END IF;
+            INSERT INTO state_group_edges (state_group, prev_state_group)
+            SELECT group_id, new_predecessor WHERE new_predecessor IS NOT NULL;
             DELETE FROM state_groups_state WHERE state_group = group_id;
         END IF;
-    EXCEPTION WHEN serialization_failure OR deadlock_detected OR lock_not_available THEN
+    EXCEPTION WHEN serialization_failure OR deadlock_detected OR lock_not_available OR unique_violation THEN
         reason := SQLERRM;
     END;
     IF reason IS NOT NULL THEN

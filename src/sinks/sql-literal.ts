@@ -1,5 +1,3 @@
-import { escapeLetter } from '../state/copy-text.js';
-
 const TAB = 9;
 const LINE_FEED = 10;
 const QUOTE = 39;
@@ -113,16 +111,8 @@ function viewOf(bytes: Buffer): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
 }
 
-/** A string as a literal. */
+/** A string as a literal, which means the same whatever `standard_conforming_strings` says. */
 export function literal(text: string): string {
-  let sql = "'";
-  let escaped = false;
-  for (const byte of Buffer.from(text, 'utf8')) if (escapeLetter(byte) !== 0) escaped = true;
-  for (const character of text) {
-    if (character === "'") sql += "''";
-    else if (escaped && character === '\\') sql += '\\\\';
-    else if (character < ' ') sql += `\\${character.charCodeAt(0).toString(8).padStart(3, '0')}`;
-    else sql += character;
-  }
-  return `${escaped ? 'E' : ''}${sql}'`;
+  const quoted = `'${text.replaceAll("'", "''")}'`;
+  return text.includes('\\') ? `E${quoted.replaceAll('\\', '\\\\')}` : quoted;
 }

@@ -1,11 +1,14 @@
 import { transform } from 'through2';
 import type { Transform } from 'node:stream';
 import type { PlannedGroup } from '../planner/planned-group.js';
+import { PIECE } from './output-writer.js';
 import { literal, SqlWriter } from './sql-literal.js';
 import { GUARD_DEFINITION, GUARD_SUMMARY, PASSED } from './sql-guard.js';
 
 /** Rows of one INSERT: few enough that a small server parses it with ease. */
 const ROWS_PER_INSERT = 1000;
+/** Bytes after which an INSERT takes no further row, for the same reason. */
+const BYTES_PER_INSERT = PIECE;
 
 export interface SqlSettings {
   readonly room: string;
@@ -17,34 +20,35 @@ export interface SqlSettings {
 
 /**
  * The sink that writes changes as SQL for psql or any other client: arrays of planned groups in, bytes
- * out. Nothing is written for a group that stays as it is.
+ * out. Nothing is written for a group that stays as it is. A group's SQL comes in pieces, each when it
+ * is asked for, so that no more than a piece and a statement is held however large the group is.
  */
-export function sqlSink(settings: SqlSettings): Transform {
-  const sql = new SqlWriter();
-  const room = literal(settings.room);
-  for (const line of settings.header) sql.write(`-- ${line.replace(/[\r\n]/g, ' ')}\n`);
-  sql.write("\nSET client_encoding = 'UTF8';\nSET standard_conforming_strings = on;\n");
-  if (settings.transactions) sql.write(GUARD_DEFINITION);
-
+export function sqlSink({ room, transactions, header }: SqlSettings): Transform {
   return transform(
-    { writableObjectMode: true, writableHighWaterMark: 4 },
-    (planned: readonly PlannedGroup[], _encoding, done) => {
-      for (const group of planned) {
-        if (group.change === undefined) continue;
-        if (settings.transactions) writeGuarded(sql, room, group);
-        else writeBare(sql, room, group);
+    { writableObjectMode: true, writableHighWaterMark: 2 },
+    async function* (source: AsyncIterable<readonly PlannedGroup[]>) {
+      const sql = new SqlWriter();
+      for (const line of header) sql.write(`-- ${line.replace(/[\r\n]/g, ' ')}\n`);
+      // In a transaction, so that it stands also where a client opens one before the first statement.
+      if (transactions) sql.write('\nBEGIN;');
+      sql.write("\nSET client_encoding = 'UTF8';\n");
+      if (transactions) sql.write(`${GUARD_DEFINITION}COMMIT;\n`);
+
+      const roomLiteral = literal(room);
+      const write = transactions ? writeGuarded : writeBare;
+      for await (const planned of source) {
+        for (const group of planned) {
+          if (group.change !== undefined) yield* write(sql, roomLiteral, group);
+        }
+        if (sql.length > 0) yield sql.take();
       }
-      done(null, sql.length > 0 ? sql.take() : undefined);
-    },
-    function (this: Transform, done: (error?: Error | null) => void) {
-      if (settings.transactions) sql.write(GUARD_SUMMARY);
-      if (sql.length > 0) this.push(sql.take());
-      done();
+      if (transactions) sql.write(GUARD_SUMMARY);
+      if (sql.length > 0) yield sql.take();
     },
   ) as unknown as Transform;
 }
 
-function writeBare(sql: SqlWriter, room: string, group: PlannedGroup): void {
+function* writeBare(sql: SqlWriter, room: string, group: PlannedGroup): Generator<Buffer> {
   const { stateGroup, newPredecessor } = group;
   sql.write(`\nDELETE FROM state_group_edges WHERE state_group = ${stateGroup};\n`);
   if (newPredecessor !== undefined) {
@@ -53,31 +57,38 @@ function writeBare(sql: SqlWriter, room: string, group: PlannedGroup): void {
     );
   }
   sql.write(`DELETE FROM state_groups_state WHERE state_group = ${stateGroup};\n`);
-  writeRows(sql, room, group, ';\n');
+  yield* writeRows(sql, room, group, ';\n');
 }
 
-function writeGuarded(sql: SqlWriter, room: string, group: PlannedGroup): void {
+function* writeGuarded(sql: SqlWriter, room: string, group: PlannedGroup): Generator<Buffer> {
   const { stateGroup, oldPredecessor, newPredecessor, oldRows } = group;
   sql.write(
     `\nBEGIN ISOLATION LEVEL REPEATABLE READ;\nCALL pg_temp.take_state_group(${stateGroup}, ${room}, ${oldPredecessor ?? 'NULL'}, ${newPredecessor ?? 'NULL'}, ${oldRows}, ${group.change!.oldRowsHash});\n`,
   );
-  writeRows(sql, room, group, `\nWHERE ${PASSED};\n`);
+  yield* writeRows(sql, room, group, `\nWHERE ${PASSED};\n`);
   sql.write('COMMIT;\n');
 }
 
-function writeRows(sql: SqlWriter, room: string, group: PlannedGroup, end: string): void {
+function* writeRows(
+  sql: SqlWriter,
+  room: string,
+  group: PlannedGroup,
+  end: string,
+): Generator<Buffer> {
   const { rows } = group.change!;
   let at = 0;
-  for (let row = 0; row < group.newRows; row++) {
-    if (row % ROWS_PER_INSERT === 0) {
-      if (row > 0) sql.write(`)\n) AS rows (type, state_key, event_id)${end}`);
-      sql.write(
-        `INSERT INTO state_groups_state (state_group, room_id, type, state_key, event_id)\nSELECT ${group.stateGroup}, ${room}, type, state_key, event_id FROM (VALUES\n(`,
-      );
-    } else {
-      sql.write('),\n(');
-    }
+  for (let row = 0; row < group.newRows;) {
+    const full = sql.length + BYTES_PER_INSERT;
+    const last = Math.min(row + ROWS_PER_INSERT, group.newRows);
+    sql.write(
+      `INSERT INTO state_groups_state (state_group, room_id, type, state_key, event_id)\nSELECT ${group.stateGroup}, ${room}, type, state_key, event_id FROM (VALUES\n(`,
+    );
     at = sql.row(rows, at);
+    for (row++; row < last && sql.length < full; row++) {
+      sql.write('),\n(');
+      at = sql.row(rows, at);
+    }
+    sql.write(`)\n) AS rows (type, state_key, event_id)${end}`);
+    if (sql.length >= PIECE) yield sql.take();
   }
-  if (group.newRows > 0) sql.write(`)\n) AS rows (type, state_key, event_id)${end}`);
 }
