@@ -17,7 +17,8 @@ export const GRAPH_FILES = [
  * reads: edges as `Source;Target`, from a group to its predecessor, and nodes as `Id;Rows;Root;Label`,
  * a root being a group without predecessor.
  *
- * @param files a stream for each of `GRAPH_FILES`; they are ended with the stage
+ * @param files a stream for each of `GRAPH_FILES`; they are ended with the stage, and an error of one is
+ *   the stage's error
  */
 export function graphSink(files: readonly Writable[]): Transform {
   const [beforeEdges, beforeNodes, afterEdges, afterNodes] = files as [
@@ -29,7 +30,7 @@ export function graphSink(files: readonly Writable[]): Transform {
   for (const edges of [beforeEdges, afterEdges]) edges.write('Source;Target\n');
   for (const nodes of [beforeNodes, afterNodes]) nodes.write('Id;Rows;Root;Label\n');
 
-  return transform(
+  const stage = transform(
     { objectMode: true, highWaterMark: 4 },
     async (planned: readonly PlannedGroup[]) => {
       await Promise.all([
@@ -53,6 +54,9 @@ export function graphSink(files: readonly Writable[]): Transform {
       await Promise.all(files.map((file) => finished(file)));
     },
   ) as unknown as Transform;
+  // A file may fail at any time, also while nobody waits for it.
+  for (const file of files) file.on('error', (error) => stage.destroy(error));
+  return stage;
 }
 
 async function put(
