@@ -69,7 +69,7 @@ test('edges and nodes are written as stored and as planned, and the groups pass 
   );
 
   assert.deepEqual(groups, GROUPS);
-  assert.deepEqual(Object.fromEntries(GRAPH_FILES.map((name, i) => [name, files[i]!.text])), {
+  assert.deepEqual(Object.fromEntries(GRAPH_FILES.map((name, i) => [name, files[i].text])), {
     'before_edges.csv': 'Source;Target\n5;2\n9;5\n',
     'before_nodes.csv':
       'Id;Rows;Root;Label\n1;3;true;"1"\n2;4;true;"2"\n5;2;false;"5"\n9;0;false;"9"\n',
@@ -103,13 +103,13 @@ for (const [index, name] of GRAPH_FILES.entries()) {
       })(),
     );
     const all = pipeline(source, graphSink(files), passed);
-    while (!files[index]!.isHeld) await setImmediate();
+    while (!files[index].isHeld) await setImmediate();
     for (let turn = 0; turn < 1000; turn++) await setImmediate();
     assert.ok(taken < batches / 2, `${taken} of ${batches} batches were taken`);
 
-    files[index]!.release();
+    files[index].release();
     assert.equal((await all).length, batches * 100);
-    assert.equal(files[index]!.text.split('\n').length, batches * 100 + 2);
+    assert.equal(files[index].text.split('\n').length, batches * 100 + 2);
   });
 
   test(`an error of ${name} ends the pipeline with it`, async () => {
@@ -117,16 +117,16 @@ for (const [index, name] of GRAPH_FILES.entries()) {
     for (const when of ['before', 'held', 'last'] as const) {
       const files = testFiles(when === 'before' ? undefined : index);
       const stage = graphSink(files);
-      if (when === 'before') files[index]!.destroy(broken);
+      if (when === 'before') files[index].destroy(broken);
       const endless = (function* () {
         for (;;) yield GROUPS;
       })();
       const all = pipeline(Readable.from(when === 'last' ? [GROUPS] : endless), stage, passed);
       if (when !== 'before') {
-        while (!(when === 'last' ? files[index]!.writableEnded : files[index]!.isHeld)) {
+        while (!(when === 'last' ? files[index].writableEnded : files[index].isHeld)) {
           await setImmediate();
         }
-        files[index]!.destroy(broken);
+        files[index].destroy(broken);
       }
       await assert.rejects(all, broken, when);
     }

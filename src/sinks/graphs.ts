@@ -31,29 +31,25 @@ export function graphSink(files: readonly Writable[]): Transform {
   for (const nodes of [beforeNodes, afterNodes]) nodes.write('Id;Rows;Root;Label\n');
 
   const stage = transform(
-    { objectMode: true, highWaterMark: 4 },
-    async (planned: readonly PlannedGroup[]) => {
-      await Promise.all([
-        put(beforeEdges, planned, ({ stateGroup, oldPredecessor }) =>
-          edge(stateGroup, oldPredecessor),
-        ),
-        put(beforeNodes, planned, ({ stateGroup, oldPredecessor, oldRows }) =>
-          node(stateGroup, oldPredecessor, oldRows),
-        ),
-        put(afterEdges, planned, ({ stateGroup, newPredecessor }) =>
-          edge(stateGroup, newPredecessor),
-        ),
-        put(afterNodes, planned, ({ stateGroup, newPredecessor, newRows }) =>
-          node(stateGroup, newPredecessor, newRows),
-        ),
-      ]);
-      return planned;
-    },
-    async () => {
+    { objectMode: true, highWaterMark: 2 },
+    async function* (source: AsyncIterable<readonly PlannedGroup[]>) {
+      for await (const planned of source) {
+        await Promise.all([
+          put(beforeEdges, planned, (group) => edge(group.stateGroup, group.oldPredecessor)),
+          put(beforeNodes, planned, (group) =>
+            node(group.stateGroup, group.oldPredecessor, group.oldRows),
+          ),
+          put(afterEdges, planned, (group) => edge(group.stateGroup, group.newPredecessor)),
+          put(afterNodes, planned, (group) =>
+            node(group.stateGroup, group.newPredecessor, group.newRows),
+          ),
+        ]);
+        yield planned;
+      }
       for (const file of files) file.end();
       await Promise.all(files.map((file) => finished(file)));
     },
-  ) as unknown as Transform;
+  ) as Transform;
   // A file may fail at any time, also while nobody waits for it.
   for (const file of files) file.on('error', (error) => stage.destroy(error));
   return stage;

@@ -51,7 +51,7 @@ export class SqlWriter {
           continue;
         }
       }
-      const byte = copyText[i++]!;
+      const byte = copyText[i++];
       if (byte === TAB) {
         at += this.#bytes.write("', ", at);
         field = at;
@@ -64,7 +64,7 @@ export class SqlWriter {
           this.#bytes[field] = LETTER_E;
         }
         // COPY has an escape for the vertical tab, a literal has not.
-        const letter = copyText[i++]!;
+        const letter = copyText[i++];
         at += this.#bytes.write(
           letter === LETTER_V ? '\\013' : `\\${String.fromCharCode(letter)}`,
           at,

@@ -45,7 +45,7 @@ export function sqlSink({ room, transactions, header }: SqlSettings): Transform 
       if (transactions) sql.write(GUARD_SUMMARY);
       if (sql.length > 0) yield sql.take();
     },
-  ) as unknown as Transform;
+  ) as Transform;
 }
 
 function* writeBare(sql: SqlWriter, room: string, group: PlannedGroup): Generator<Buffer> {
