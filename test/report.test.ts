@@ -30,6 +30,8 @@ const statistics: Statistics = {
   seconds: 1.5,
 };
 
+const outFile = { name: 'out.sql', isFile: true };
+
 test('the summary begins in the words of the existing tool', () => {
   assert.deepEqual(summaryLines(statistics), [
     'Number of state groups: 2500',
@@ -64,7 +66,7 @@ test('each refusal to write has its sentence and no next steps', () => {
   for (const [outcome, sentence] of refusals) {
     const refused = { ...statistics, outcome };
     assert.equal(summaryLines(refused).at(-1), sentence);
-    assert.deepEqual(nextSteps(refused, { file: 'out.sql', transactions: true }), []);
+    assert.deepEqual(nextSteps(refused, { output: outFile, transactions: true }), []);
   }
 });
 
@@ -74,13 +76,13 @@ test('a room without rows has no percentage to divide by', () => {
 });
 
 test('the next step is a psql line that keeps the state whole', () => {
-  const guarded = nextSteps(statistics, { file: 'out.sql', transactions: true });
+  const guarded = nextSteps(statistics, { output: outFile, transactions: true });
   assert.deepEqual(guarded.slice(0, 3), [
     'The changes (2.0 kB of SQL) are in out.sql. Apply them to your database with',
     '  psql -f out.sql DATABASE',
     'Synapse may run meanwhile: a state group that has changed since is skipped.',
   ]);
-  const bare = nextSteps(statistics, { file: 'out.sql', transactions: false });
+  const bare = nextSteps(statistics, { output: outFile, transactions: false });
   assert.equal(bare[1], '  psql -1 -v ON_ERROR_STOP=1 -f out.sql DATABASE');
   assert.match(bare[2], /^while Synapse is stopped\./);
   for (const steps of [guarded, bare]) {
@@ -89,14 +91,18 @@ test('the next step is a psql line that keeps the state whole', () => {
 });
 
 test('the psql line can be pasted whatever the file is called', () => {
-  const pasted = (file: string) => nextSteps(statistics, { file, transactions: true })[1];
+  const pasted = (name: string) =>
+    nextSteps(statistics, { output: { name, isFile: true }, transactions: true })[1];
   assert.equal(pasted('my out.sql'), "  psql -f 'my out.sql' DATABASE");
   assert.equal(pasted("it's"), "  psql -f 'it'\\''s' DATABASE");
   assert.equal(pasted('-out.sql'), '  psql -f ./-out.sql DATABASE');
 });
 
 test('what went to standard output needs no psql line', () => {
-  const steps = nextSteps(statistics, { file: undefined, transactions: true });
+  const steps = nextSteps(statistics, {
+    output: { name: 'standard output', isFile: false },
+    transactions: true,
+  });
   assert.equal(steps[0], 'The changes (2.0 kB of SQL) went to standard output.');
   assert.equal(
     steps.some((line) => line.includes('psql')),
@@ -107,7 +113,7 @@ test('what went to standard output needs no psql line', () => {
 test('without an output the option for one is named', () => {
   const steps = nextSteps(
     { ...statistics, outcome: 'no-output-asked' },
-    { file: undefined, transactions: false },
+    { output: undefined, transactions: false },
   );
   assert.deepEqual(steps, ['To have the changes as SQL, name a file with -o.']);
 });

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { tmpdir as systemTmpdir } from 'node:os';
 import { finished } from 'node:stream/promises';
@@ -46,12 +47,10 @@ export async function runCompressCommand(
       status.say(line);
     }
     if (changes !== undefined && !written) {
-      await checkNothingIsLeft(changes, statistics, status);
+      checkNothingIsLeft(changes, statistics, status);
     }
-    for (const line of nextSteps(statistics, {
-      file: command.output === '-' ? undefined : command.output,
-      transactions: command.transactions,
-    })) {
+    const { transactions } = command;
+    for (const line of nextSteps(statistics, { output: changes, transactions })) {
       status.say(line);
     }
     if (figures !== undefined) {
@@ -163,19 +162,18 @@ async function writeFigures(statistics: Statistics, figures: OpenOutput): Promis
  *
  * @throws OutputError when changes that are of no use can't be taken back
  */
-async function checkNothingIsLeft(
+function checkNothingIsLeft(
   changes: OpenOutput,
   { groupsWritten }: Statistics,
   status: StatusLine,
-): Promise<void> {
+): void {
   if (changes.sentBytes > 0 && groupsWritten > 0) {
     throw new OutputError(
       'The changes are not wanted, but part of them had been sent already. Without --unbuffered ' +
         'they are held back until it is known.',
     );
   }
-  const earlier = await stat(changes.name).catch(() => undefined);
-  if (earlier?.isFile()) {
+  if (changes.isFile && existsSync(changes.name)) {
     status.say(`${changes.name} is of an earlier run and stays as it was.`);
   }
 }

@@ -16,6 +16,8 @@ import { codeOf, FileWriter, outputError, PIECE, StreamWriter } from './output-w
 export interface OpenOutput extends Output {
   /** What to call it in a sentence. */
   readonly name: string;
+  /** Whether `name` is a file that is there to be read once it is kept. */
+  readonly isFile: boolean;
   /** Bytes that `stream` was given and that are stored or sent. */
   readonly bytes: number;
   /** Bytes that a reader may have taken already; `discard()` cannot take them back. */
@@ -74,6 +76,7 @@ export function openStreamedOutput(target: Writable, name: string): OpenOutput {
   let done = false;
   return {
     name,
+    isFile: false,
     stream: writer,
     get bytes() {
       return writer.bytes;
@@ -113,6 +116,7 @@ async function openHiddenFile(path: string, existing: Stats | undefined): Promis
   let done = false;
   return {
     name: path,
+    isFile: true,
     stream: writer,
     get bytes() {
       return writer.bytes;
@@ -163,6 +167,7 @@ async function openSpool(
   let done = false;
   return {
     name,
+    isFile: false,
     stream: spool,
     get bytes() {
       return spool.bytes;
