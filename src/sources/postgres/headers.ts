@@ -14,8 +14,8 @@ const SMALLEST_BIGINT = '-9223372036854775808';
  * Reads the headers of a room's groups in range and of all their ancestors; undefined if there is no
  * group in range. Besides the table it takes 8 bytes a group (up to 24 while the ids come in).
  *
- * Ids and edges come by COPY, which for 74,000 groups takes a fifth of a cursor's time. Ancestors that
- * are not in range are few as a rule, and come by a cursor.
+ * Ids and edges come by COPY, which saves the client a tenth of a second for 74,000 groups next to a
+ * cursor. Ancestors that are not in range are few as a rule, and come by a cursor.
  *
  * @throws DatabaseError for an id beyond 2^53 - 1; errors of the server and of the connection as they are
  */

@@ -1,18 +1,14 @@
 import { DatabaseError } from '../../errors.js';
 
-const TAB = 9;
-const LINE_FEED = 10;
 const ZERO = 48;
-/** As many characters as a bigint has. */
-const LONGEST = 20;
+const MINUS = 45;
 
 /** Reads ids from COPY text that is cut anywhere, without a string per id. */
 export class IdReader {
   readonly #onId: (id: number) => void;
+  /** The digits of an id that the last chunk ended in, and what they stand for. */
+  #digits = '';
   #id = 0;
-  /** The text of the id, to name one that is too large. */
-  readonly #text = Buffer.alloc(LONGEST);
-  #length = 0;
 
   /** @param onId is called with each id, line after line and column after column */
   constructor(onId: (id: number) => void) {
@@ -21,19 +17,27 @@ export class IdReader {
 
   /** @throws DatabaseError if an id is not between 0 and 2^53 - 1, so that a number can't hold it */
   write(bytes: Buffer): void {
-    for (const byte of bytes) {
-      if (byte !== TAB && byte !== LINE_FEED) {
-        this.#text[this.#length++] = byte;
-        this.#id = this.#id * 10 + (byte - ZERO);
-        continue;
+    let id = this.#id;
+    let start = 0;
+    for (let at = 0; at < bytes.length; at++) {
+      const byte = bytes[at];
+      if (byte >= ZERO) {
+        id = id * 10 + (byte - ZERO);
+      } else if (byte === MINUS) {
+        id = NaN;
+      } else {
+        // A tab or a line feed.
+        if (!(id <= Number.MAX_SAFE_INTEGER)) {
+          throw unusableId(this.#digits + bytes.toString('latin1', start, at));
+        }
+        this.#onId(id);
+        this.#digits = '';
+        id = 0;
+        start = at + 1;
       }
-      if (!(this.#id <= Number.MAX_SAFE_INTEGER) || this.#text[0] < ZERO) {
-        throw unusableId(this.#text.toString('latin1', 0, this.#length));
-      }
-      this.#onId(this.#id);
-      this.#id = 0;
-      this.#length = 0;
     }
+    this.#id = id;
+    this.#digits += bytes.toString('latin1', start);
   }
 }
 
