@@ -23,6 +23,7 @@ export interface Irregularity {
  * - `several-edges`: the group has edges to different predecessors.
  * - `larger-predecessor`: a predecessor of it has a larger id than its own.
  * - `own-ancestor`: its edges lead back to it.
+ * - `unread-rows`: it is an ancestor that belongs to another room, and its rows can't be read any more.
  * - `repeated-edge`: an edge of it is stored more than once, which changes nothing.
  * - `missing-group`: it is known from edges alone.
  * - `other-room`: it is an ancestor that belongs to another room.
@@ -31,6 +32,7 @@ export type IrregularityKind =
   | 'several-edges'
   | 'larger-predecessor'
   | 'own-ancestor'
+  | 'unread-rows'
   | 'repeated-edge'
   | 'missing-group'
   | 'other-room';
@@ -69,12 +71,14 @@ const KINDS = [
   ['several-edges', 16],
   ['larger-predecessor', 32],
   ['own-ancestor', 64],
-  ['repeated-edge', 128],
-  ['missing-group', 256],
-  ['other-room', 512],
+  ['unread-rows', 128],
+  ['repeated-edge', 256],
+  ['missing-group', 512],
+  ['other-room', 1024],
 ] as const satisfies readonly (readonly [IrregularityKind, number])[];
-const [[, SEVERAL], [, LARGER], [, OWN], [, REPEATED], [, MISSING], [, OTHER_ROOM]] = KINDS;
-const IRREGULAR = SEVERAL | LARGER | OWN;
+const [[, SEVERAL], [, LARGER], [, OWN], [, UNREAD], [, REPEATED], [, MISSING], [, OTHER_ROOM]] =
+  KINDS;
+const IRREGULAR = SEVERAL | LARGER | OWN | UNREAD;
 const EXAMPLES = 5;
 
 /**
@@ -95,6 +99,7 @@ export class GroupTableBuilder {
   readonly #others = {
     'out-of-range': new IdList(),
     'other-room': new IdList(),
+    'unread-rows': new IdList(),
     'missing-group': new IdList(),
   };
   #edgeGroups = new Float64Array(1024);
@@ -110,11 +115,13 @@ export class GroupTableBuilder {
   }
 
   /**
-   * Adds a group that is out of range, of another room, or known from edges alone. If a group is added
-   * for several reasons, in range counts before out of range, that before the other room, and that
-   * before missing.
+   * Adds a group that is out of range, of another room (whose rows can or can't be read), or known from
+   * edges alone. Of several reasons for one group the first in this order counts; in range is before all.
    */
-  addAncestor(id: number, reason: 'out-of-range' | 'other-room' | 'missing-group'): void {
+  addAncestor(
+    id: number,
+    reason: 'out-of-range' | 'other-room' | 'unread-rows' | 'missing-group',
+  ): void {
     this.#others[reason].add(id);
   }
 
@@ -180,7 +187,7 @@ export class GroupTableBuilder {
 
   #reasons(ids: Float64Array): Uint16Array {
     const lists = this.#lists();
-    const marksOf = [IN_RANGE, 0, OTHER_ROOM, MISSING];
+    const marksOf = [IN_RANGE, 0, OTHER_ROOM, UNREAD, MISSING];
     const next = lists.map(() => 0);
     const marks = new Uint16Array(ids.length);
     for (let index = 0; index < ids.length; index++) {

@@ -52,3 +52,29 @@ export function indexOfId(ids: Float64Array, id: number): number {
   const index = lowerBound(ids, id);
   return ids[index] === id ? index : -1;
 }
+
+/** Looks ids up that mostly come in ascending order, so that most are found beside the one before. */
+export class IdFinder {
+  readonly #ids: Float64Array;
+  #near = 0;
+
+  /** `ids` must be ascending. */
+  constructor(ids: Float64Array) {
+    this.#ids = ids;
+  }
+
+  /** The index of `id`, or -1. */
+  indexOf(id: number): number {
+    const ids = this.#ids;
+    let near = this.#near;
+    if (near < ids.length && ids[near]! < id) near++;
+    const isBound =
+      (near === ids.length || ids[near]! >= id) && (near === 0 || ids[near - 1]! < id);
+    this.#near = isBound ? near : lowerBound(ids, id);
+    return ids[this.#near] === id ? this.#near : -1;
+  }
+
+  has(id: number): boolean {
+    return this.indexOf(id) >= 0;
+  }
+}

@@ -4,6 +4,17 @@ import type { TemporaryFile } from './temporary-file.js';
 /** Before each piece stand its key, 8 bytes, and its length, 4 bytes. Buffers are no smaller. */
 const HEADER = 12;
 
+/** Bytes, and a view to read and write headers among them. */
+class RunBuffer {
+  readonly bytes: Uint8Array;
+  readonly header: DataView;
+
+  constructor(size: number) {
+    this.bytes = new Uint8Array(size);
+    this.header = new DataView(this.bytes.buffer);
+  }
+}
+
 /** A stretch of a file in which pieces stand in ascending order of key. */
 export interface StoredRun {
   readonly start: number;
@@ -15,8 +26,8 @@ export interface StoredRun {
 export class RunWriter {
   readonly runs: StoredRun[] = [];
   readonly #file: TemporaryFile;
-  #buffer: Buffer;
-  #other: Buffer;
+  #buffer: RunBuffer;
+  #other: RunBuffer;
   #used = 0;
   /** Bytes given to the file, also those that it is still writing. */
   #sent = 0;
@@ -24,8 +35,8 @@ export class RunWriter {
 
   constructor(file: TemporaryFile, bufferSize: number) {
     this.#file = file;
-    this.#buffer = Buffer.allocUnsafeSlow(bufferSize);
-    this.#other = Buffer.allocUnsafeSlow(this.#buffer.length);
+    this.#buffer = new RunBuffer(bufferSize);
+    this.#other = new RunBuffer(bufferSize);
   }
 
   /** Stores a run; one that continues the last run becomes part of it. */
@@ -35,14 +46,15 @@ export class RunWriter {
       while (run.next()) {
         stored ??= this.#begin(run.key);
         stored.lastKey = run.key;
-        if (this.#buffer.length - this.#used < HEADER) await this.#flush();
-        this.#buffer.writeDoubleLE(run.key, this.#used);
-        this.#buffer.writeUInt32LE(run.end - run.start, this.#used + 8);
+        if (this.#buffer.bytes.length - this.#used < HEADER) await this.#flush();
+        const header = this.#buffer.header;
+        header.setFloat64(this.#used, run.key);
+        header.setUint32(this.#used + 8, run.end - run.start);
         this.#used += HEADER;
         for (let at = run.start; at < run.end;) {
-          if (this.#used === this.#buffer.length) await this.#flush();
-          const end = Math.min(run.end, at + this.#buffer.length - this.#used);
-          this.#buffer.set(run.bytes.subarray(at, end), this.#used);
+          if (this.#used === this.#buffer.bytes.length) await this.#flush();
+          const end = Math.min(run.end, at + this.#buffer.bytes.length - this.#used);
+          this.#buffer.bytes.set(run.bytes.subarray(at, end), this.#used);
           this.#used += end - at;
           at = end;
         }
@@ -66,7 +78,7 @@ export class RunWriter {
     await this.#writing;
     const full = this.#buffer;
     this.#sent += this.#used;
-    this.#writing = this.#file.append(full.subarray(0, this.#used));
+    this.#writing = this.#file.append(full.bytes.subarray(0, this.#used));
     // It is awaited before the next one, but may fail before that.
     this.#writing.catch(() => {});
     this.#buffer = this.#other;
@@ -80,7 +92,8 @@ export class StoredRunReader implements Run {
   key = 0;
   start = 0;
   end = 0;
-  readonly bytes: Buffer;
+  readonly bytes: Uint8Array;
+  readonly #header: DataView;
   readonly #file: TemporaryFile;
   readonly #fileEnd: number;
   #position: number;
@@ -92,15 +105,17 @@ export class StoredRunReader implements Run {
     this.#file = file;
     this.#position = run.start;
     this.#fileEnd = run.end;
-    this.bytes = Buffer.allocUnsafeSlow(Math.min(bufferSize, run.end - run.start));
+    const { bytes, header } = new RunBuffer(Math.min(bufferSize, run.end - run.start));
+    this.bytes = bytes;
+    this.#header = header;
   }
 
   next(): boolean {
     let at = this.end;
     if (this.#left === 0) {
       if (this.#filled - at < HEADER) return false;
-      this.key = this.bytes.readDoubleLE(at);
-      this.#left = this.bytes.readUInt32LE(at + 8);
+      this.key = this.#header.getFloat64(at);
+      this.#left = this.#header.getUint32(at + 8);
       at += HEADER;
       this.end = at;
     }

@@ -31,26 +31,6 @@ export class SortBuffer {
     this.#scratch = new Int32Array(pieces);
   }
 
-  /** Bytes of the pieces that are held. */
-  get length(): number {
-    return this.#used;
-  }
-
-  /** Whether the pieces came in ascending order of key. */
-  get ascending(): boolean {
-    return this.#ascending;
-  }
-
-  /** The key that came first. */
-  get firstKey(): number {
-    return this.#keys[0]!;
-  }
-
-  /** The key that came last. */
-  get lastKey(): number {
-    return this.#keys[this.#count - 1]!;
-  }
-
   /** Copies pieces from number `from` on; returns the number of the first one that does not fit. */
   add(pieces: Pieces, from: number): number {
     const { keys, starts, ends, count } = pieces;

@@ -2,7 +2,7 @@ import { InputError } from '../../errors.js';
 import { Merge } from './merge.js';
 import type { Pieces } from './pieces.js';
 import type { Run } from './run.js';
-import { RunWriter, StoredRunReader } from './run-file.js';
+import { RunWriter, StoredRunReader, type StoredRun } from './run-file.js';
 import { SortBuffer } from './sort-buffer.js';
 import { TemporaryFile } from './temporary-file.js';
 
@@ -18,13 +18,13 @@ export interface SortSettings {
   readonly memory: number;
   /** Folder for temporary files. */
   readonly tmpdir: string;
-  /** Whether the input can be read a second time. Then its first part, as far as it is in order, is not stored. */
+  /** Whether the input can be read a second time. Then its first part, as far as it is in order, is left where it is. */
   readonly rereadable: boolean;
 }
 
 /**
  * Sorts lines by state group: an external merge sort, stable, on bytes. Input that is in order is not
- * sorted, and not stored either if it fits the memory or can be read again. Yields the lines' bytes in
+ * sorted, and not stored either if it can be read again or fits the memory. Yields the lines' bytes in
  * chunks cut anywhere.
  *
  * @throws OutputError if a temporary file can't be written
@@ -46,68 +46,80 @@ class ExternalSort {
   readonly #read: () => AsyncIterable<Pieces>;
   readonly #memory: number;
   readonly #tmpdir: string;
-  readonly #rereadable: boolean;
   readonly #bufferSize: number;
+  /** Whether the input was in order so far, and is left where it is. */
+  #isInOrder: boolean;
   /** How many bytes of the input, from its beginning, are in order and will be read again. */
   #inOrder = 0;
   #inOrderKey = -Infinity;
+  #buffer: SortBuffer | undefined;
   #file: TemporaryFile | undefined;
   #writer: RunWriter | undefined;
-  #second: FirstBytes | undefined;
+  #again: FirstBytes | undefined;
 
   constructor(read: () => AsyncIterable<Pieces>, { memory, tmpdir, rereadable }: SortSettings) {
     this.#read = read;
     this.#memory = memory;
     this.#tmpdir = tmpdir;
-    this.#rereadable = rereadable;
     this.#bufferSize = bufferSize(memory / 16);
+    this.#isInOrder = rereadable;
   }
 
   /** Reads everything, and returns it as one run. */
   async run(): Promise<Run> {
-    const buffer = new SortBuffer(this.#memory - 2 * this.#bufferSize);
     for await (const pieces of this.#read()) {
-      for (let at = 0; (at = buffer.add(pieces, at)) < pieces.count;) await this.#empty(buffer);
+      let at = this.#isInOrder ? this.#passInOrder(pieces) : 0;
+      while (at < pieces.count) {
+        this.#buffer ??= new SortBuffer(this.#memory - 2 * this.#bufferSize);
+        at = this.#buffer.add(pieces, at);
+        if (at < pieces.count) await this.#store(this.#buffer);
+      }
     }
-    if (this.#inOrder === 0 && this.#writer === undefined) return buffer.sorted();
-    if (buffer.length > 0) await this.#empty(buffer);
-    return this.#merged();
+    const runs: Run[] = [];
+    if (this.#inOrder > 0) {
+      this.#again = new FirstBytes(this.#read(), this.#inOrder);
+      runs.push(this.#again);
+    }
+    if (this.#buffer !== undefined && this.#writer === undefined) {
+      runs.push(this.#buffer.sorted());
+    } else if (this.#buffer !== undefined) {
+      await this.#store(this.#buffer);
+      runs.push(...(await this.#storedRuns()));
+    }
+    this.#buffer = undefined;
+    return runs.length === 1 ? runs[0]! : new Merge(runs);
   }
 
   async close(): Promise<void> {
-    await this.#second?.close();
+    await this.#again?.close();
     await this.#file?.close();
   }
 
-  async #empty(buffer: SortBuffer): Promise<void> {
-    if (
-      this.#rereadable &&
-      this.#writer === undefined &&
-      buffer.ascending &&
-      buffer.firstKey >= this.#inOrderKey
-    ) {
-      this.#inOrder += buffer.length;
-      this.#inOrderKey = buffer.lastKey;
-    } else {
-      this.#file ??= await TemporaryFile.create(this.#tmpdir);
-      this.#writer ??= new RunWriter(this.#file, this.#bufferSize);
-      await this.#writer.write(buffer.sorted());
+  /** Returns the number of the first piece that is not in order. */
+  #passInOrder({ keys, starts, ends, count }: Pieces): number {
+    for (let i = 0; i < count; i++) {
+      if (keys[i]! < this.#inOrderKey) {
+        this.#isInOrder = false;
+        return i;
+      }
+      this.#inOrderKey = keys[i]!;
+      this.#inOrder += ends[i]! - starts[i]!;
     }
+    return count;
+  }
+
+  async #store(buffer: SortBuffer): Promise<void> {
+    this.#file ??= await TemporaryFile.create(this.#tmpdir);
+    this.#writer ??= new RunWriter(this.#file, this.#bufferSize);
+    await this.#writer.write(buffer.sorted());
     buffer.clear();
   }
 
-  async #merged(): Promise<Run> {
-    const runs: Run[] = [];
-    if (this.#inOrder > 0) {
-      runs.push((this.#second = new FirstBytes(this.#read(), this.#inOrder)));
-    }
+  /** What was stored, in no more runs than can be read at once beside one other. */
+  async #storedRuns(): Promise<Run[]> {
     const fanIn = Math.max(2, Math.floor(this.#memory / 4 / SMALLEST_READ));
-    while (this.#writer !== undefined && runs.length + this.#writer.runs.length > fanIn) {
-      await this.#mergeSome(fanIn);
-    }
-    runs.push(...this.#readers(0, this.#writer?.runs.length ?? 0));
-    this.#writer = undefined;
-    return runs.length === 1 ? runs[0]! : new Merge(runs);
+    while (this.#writer!.runs.length > fanIn) await this.#mergeSome(fanIn);
+    return this.#readers(this.#writer!.runs);
   }
 
   /** Merges each `fanIn` neighbouring runs into one, in a new file. */
@@ -118,7 +130,7 @@ class ExternalSort {
     try {
       const writer = new RunWriter(file, this.#bufferSize);
       for (let from = 0; from < runs.length; from += fanIn) {
-        await writer.write(new Merge(this.#readers(from, from + fanIn)));
+        await writer.write(new Merge(this.#readers(runs.slice(from, from + fanIn))));
       }
       this.#writer = writer;
       this.#file = file;
@@ -129,11 +141,10 @@ class ExternalSort {
     await before.close();
   }
 
-  #readers(from: number, to: number): Run[] {
-    const file = this.#file;
-    const runs = this.#writer?.runs.slice(from, to) ?? [];
+  #readers(runs: readonly StoredRun[]): Run[] {
+    const file = this.#file!;
     const size = bufferSize(this.#memory / 4 / runs.length);
-    return runs.map((run) => new StoredRunReader(file!, run, size));
+    return runs.map((run) => new StoredRunReader(file, run, size));
   }
 }
 

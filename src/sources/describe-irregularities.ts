@@ -1,0 +1,49 @@
+import type { GroupTable, Irregularity, IrregularityKind } from './group-table.js';
+
+const LEFT_ALONE = 'with the groups that descend from it or that it reads through, stays as it is';
+const ARE_LEFT_ALONE =
+  'with the groups that descend from them or that they read through, stay as they are';
+
+/** What is said of one group, and of several. */
+const SENTENCES: Record<IrregularityKind, readonly [one: string, several: string]> = {
+  'several-edges': [
+    `has edges to different predecessors and, ${LEFT_ALONE}`,
+    `have edges to different predecessors and, ${ARE_LEFT_ALONE}`,
+  ],
+  'larger-predecessor': [
+    `has a predecessor with a larger id and, ${LEFT_ALONE}`,
+    `have predecessors with larger ids and, ${ARE_LEFT_ALONE}`,
+  ],
+  'own-ancestor': [
+    `is its own ancestor and, ${LEFT_ALONE}`,
+    `are their own ancestors and, ${ARE_LEFT_ALONE}`,
+  ],
+  'unread-rows': [
+    'is an ancestor that belongs to another room, whose rows had gone by when that was known. The groups that descend from it stay as they are; to compress them, give the rows as a file',
+    'are ancestors that belong to other rooms, whose rows had gone by when that was known. The groups that descend from them stay as they are; to compress them, give the rows as a file',
+  ],
+  'repeated-edge': [
+    'has an edge that is stored more than once, which changes nothing',
+    'have edges that are stored more than once, which changes nothing',
+  ],
+  'missing-group': [
+    "is an ancestor of the room's groups, but is not in state_groups. Its rows and edges count, as they do for Synapse",
+    "are ancestors of the room's groups, but are not in state_groups. Their rows and edges count, as they do for Synapse",
+  ],
+  'other-room': [
+    "is an ancestor of the room's groups, but belongs to another room. Its rows and edges count, as they do for Synapse",
+    "are ancestors of the room's groups, but belong to other rooms. Their rows and edges count, as they do for Synapse",
+  ],
+};
+
+/** A warning for each kind of irregularity in a room's edges, in sentences an operator understands. */
+export function describeIrregularities(table: GroupTable): string[] {
+  return table.irregularities.map(describe);
+}
+
+function describe({ kind, count, examples }: Irregularity): string {
+  const [one, several] = SENTENCES[kind];
+  if (count === 1) return `State group ${examples[0]} ${one}.`;
+  const more = count > examples.length ? ', …' : '';
+  return `${count} state groups (${examples.join(', ')}${more}) ${several}.`;
+}

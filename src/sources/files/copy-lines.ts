@@ -1,0 +1,198 @@
+import { InputError } from '../../errors.js';
+import { grown } from '../../state/grown.js';
+import type { Input } from './input.js';
+import { COLUMNS, type StateTable } from './state-table.js';
+
+const TAB = 9;
+const LINE_FEED = 10;
+const CARRIAGE_RETURN = 13;
+const DOT = 46;
+const ZERO = 48;
+const BACKSLASH = 92;
+/** A line longer than this is no row: an event of Synapse's ends at 64 KB. */
+const LONGEST_LINE = 4 * 2 ** 20;
+
+/** Whole lines of a table's COPY text. All of it is used again for the next lines. */
+export interface CopyLines {
+  readonly bytes: Buffer;
+  readonly count: number;
+  /** Where each line begins in `bytes`, and after the last one where it ends. */
+  readonly starts: Int32Array;
+  /** The first column of each line: a state group. */
+  readonly groups: Float64Array;
+  /** What is wrong with line number `index` of these, as a sentence that says where it stands. */
+  error(index: number, what: string): InputError;
+}
+
+/**
+ * Reads a table's COPY text (https://www.postgresql.org/docs/current/sql-copy.html), and sees that each
+ * line has the table's columns and begins with a number. COPY's end marker, `\.`, ends it.
+ *
+ * @throws InputError that names the input and the line, if it is not COPY text of the table or is cut off
+ */
+export async function* copyLines(
+  input: Input,
+  table: StateTable,
+): AsyncGenerator<CopyLines, void, undefined> {
+  const lines = new LineSplitter(input.name, table);
+  let carry: Buffer | undefined;
+  for await (const chunk of input.read()) {
+    let start = 0;
+    if (carry !== undefined) {
+      start = chunk.indexOf(LINE_FEED) + 1;
+      carry = Buffer.concat([carry, start === 0 ? chunk : chunk.subarray(0, start)]);
+      if (start === 0) {
+        if (carry.length > LONGEST_LINE) throw lines.tooLong();
+        continue;
+      }
+      lines.split(carry);
+      if (lines.count > 0) yield lines;
+      if (lines.ended) return;
+      carry = undefined;
+    }
+    const end = chunk.lastIndexOf(LINE_FEED) + 1;
+    if (end > start) {
+      lines.split(chunk.subarray(start, end));
+      if (lines.count > 0) yield lines;
+      if (lines.ended) return;
+    }
+    if (end < chunk.length) carry = Buffer.from(chunk.subarray(end));
+  }
+  if (carry !== undefined && !isEndMarker(carry, 0, carry.length)) throw lines.cutOff();
+}
+
+/** The number in bytes `start` to `end`, or NaN if they are none or more than 2^53 - 1. */
+export function numberAt(bytes: Uint8Array, start: number, end: number): number {
+  let number = 0;
+  for (let i = start; i < end; i++) {
+    const digit = bytes[i]! - ZERO;
+    if (digit < 0 || digit > 9) return NaN;
+    number = number * 10 + digit;
+  }
+  return start < end && number <= Number.MAX_SAFE_INTEGER ? number : NaN;
+}
+
+/** Says that a column is not a state group, for `CopyLines.error()`. */
+export function noStateGroup(column: Buffer): string {
+  const text = column.toString('utf8', 0, 40);
+  return `has '${text}' for a state group, which is no number from 0 to 2^53 - 1`;
+}
+
+class LineSplitter implements CopyLines {
+  bytes: Buffer = Buffer.alloc(0);
+  count = 0;
+  starts = new Int32Array(1024);
+  groups = new Float64Array(1024);
+  /** Whether the end marker was there. */
+  ended = false;
+  readonly #name: string;
+  readonly #table: StateTable;
+  /** Number of the lines before these. */
+  #linesBefore = 0;
+
+  constructor(name: string, table: StateTable) {
+    this.#name = name;
+    this.#table = table;
+  }
+
+  /** Splits `bytes`, which must end with a line feed. */
+  split(bytes: Buffer): void {
+    this.#linesBefore += this.count;
+    this.count = 0;
+    this.bytes = bytes;
+    // Two bytes that COPY text never holds; to search for them at once costs next to nothing.
+    const isClean = !bytes.includes(0) && !bytes.includes(CARRIAGE_RETURN);
+    const tabs = COLUMNS[this.#table] - 1;
+    let group = NaN;
+    let groupStart = 0;
+    let groupLength = 0;
+    let nextTab = bytes.indexOf(TAB);
+    let start = 0;
+    while (start < bytes.length) {
+      const end = bytes.indexOf(LINE_FEED, start);
+      const groupEnd = nextTab;
+      let count = 0;
+      while (nextTab >= 0 && nextTab < end) {
+        count++;
+        nextTab = bytes.indexOf(TAB, nextTab + 1);
+      }
+      if (count !== tabs || !isClean) {
+        if (isEndMarker(bytes, start, end)) {
+          this.ended = true;
+          break;
+        }
+        this.#check(start, end, count);
+      }
+      const length = groupEnd - start;
+      if (length !== groupLength || !isSame(bytes, groupStart, start, length)) {
+        group = numberAt(bytes, start, groupEnd);
+        if (Number.isNaN(group)) throw this.#noGroup(start, groupEnd);
+      }
+      groupStart = start;
+      groupLength = length;
+      if (this.count + 1 >= this.starts.length) {
+        this.starts = grown(this.starts, this.count + 2);
+        this.groups = grown(this.groups, this.count + 2);
+      }
+      this.starts[this.count] = start;
+      this.groups[this.count++] = group;
+      start = end + 1;
+    }
+    this.starts[this.count] = start;
+  }
+
+  /** @throws InputError if the line is not as it should be */
+  #check(start: number, end: number, tabs: number): void {
+    const line = this.bytes.subarray(start, end);
+    const columns = COLUMNS[this.#table];
+    if (line.at(-1) === CARRIAGE_RETURN) {
+      throw this.error(
+        this.count,
+        'ends with a carriage return, as on Windows. Export the table again, or convert its line ends',
+      );
+    }
+    if (line.includes(CARRIAGE_RETURN)) {
+      throw this.error(this.count, 'holds a carriage return, which COPY text writes as \\r');
+    }
+    if (line.includes(0)) {
+      throw this.error(this.count, 'holds a NUL byte, which no text in Postgres can hold');
+    }
+    if (tabs + 1 !== columns) {
+      const has = line.length === 0 ? 'is empty' : `has ${tabs + 1} column${tabs === 0 ? '' : 's'}`;
+      throw this.error(this.count, `${has}, where ${this.#table} has ${columns}`);
+    }
+  }
+
+  #noGroup(start: number, end: number): InputError {
+    return this.error(this.count, noStateGroup(this.bytes.subarray(start, end)));
+  }
+
+  /** The line after these has no end that would be in sight. */
+  tooLong(): InputError {
+    return this.error(this.count, `is longer than ${LONGEST_LINE} bytes, as no row is`);
+  }
+
+  /** The line after these has no end at all. */
+  cutOff(): InputError {
+    return this.error(
+      this.count,
+      `has no line feed at its end: the export is cut off. Export the table again`,
+    );
+  }
+
+  error(index: number, what: string): InputError {
+    return new InputError(`Line ${this.#linesBefore + index + 1} of ${this.#name} ${what}.`);
+  }
+}
+
+function isEndMarker(bytes: Uint8Array, start: number, end: number): boolean {
+  return end - start === 2 && bytes[start] === BACKSLASH && bytes[start + 1] === DOT;
+}
+
+function isSame(bytes: Uint8Array, a: number, b: number, length: number): boolean {
+  // From the end, where numbers differ first.
+  for (let i = length - 1; i >= 0; i--) {
+    if (bytes[a + i] !== bytes[b + i]) return false;
+  }
+  return true;
+}

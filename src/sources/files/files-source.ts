@@ -1,0 +1,136 @@
+import { once } from 'node:events';
+import { Readable } from 'node:stream';
+import { describeIrregularities } from '../describe-irregularities.js';
+import type { GroupTable } from '../group-table.js';
+import type { GroupRange, RoomSource } from '../room-source.js';
+import { sortLines } from '../sort/sort-lines.js';
+import { TemporaryFile } from '../sort/temporary-file.js';
+import { findInputs } from './find-inputs.js';
+import type { Input } from './input.js';
+import { RoomColumn } from './room-column.js';
+import { readHeaders, type RoomHeaders } from './room-headers.js';
+import { RoomRows } from './room-rows.js';
+
+export interface FilesSourceSettings {
+  /** Files, folders, and `-` for standard input: COPY text, gzipped or not, one input a table. */
+  readonly inputs: readonly string[];
+  readonly stdin: Readable;
+  readonly room: string;
+  readonly range: GroupRange;
+  /** Bytes for the sort's buffers. */
+  readonly memory: number;
+  /** Folder for temporary files. */
+  readonly tmpdir: string;
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Opens a room in COPY text of `state_group_edges`, `state_groups_state` and, if there, `state_groups`,
+ * and reads the headers. Rows that are not in order of state group are sorted when they are read. What
+ * can be read only once goes through temporary files, as far as it is needed again.
+ *
+ * @throws InputError if the inputs are not these tables, RoomNotFoundError if the room has no groups or
+ *   none in range, OutputError if a temporary file can't be written, and the signal's reason when it is
+ *   aborted
+ */
+export async function openFilesSource(settings: FilesSourceSettings): Promise<RoomSource> {
+  const { inputs, stdin, room, range, tmpdir, signal } = settings;
+  const work = new Work(tmpdir, signal);
+  try {
+    const { tables, warnings } = await findInputs(inputs, stdin, work.signal);
+    const headers = await readHeaders(tables, room, range, () => work.temporaryFile());
+    return new FilesSource(settings, work, headers, warnings);
+  } catch (error) {
+    await work.end();
+    signal?.throwIfAborted();
+    throw error;
+  }
+}
+
+class FilesSource implements RoomSource {
+  readonly room: string;
+  readonly groups: GroupTable;
+  readonly snapshotTime = undefined;
+  readonly rowColumns = 'with-room';
+  readonly warnings: string[];
+  readonly #settings: FilesSourceSettings;
+  readonly #work: Work;
+  readonly #rowsInput: Input;
+  readonly #roomIds: Float64Array;
+  #rows: Readable | undefined;
+
+  constructor(
+    settings: FilesSourceSettings,
+    work: Work,
+    headers: RoomHeaders,
+    warnings: readonly string[],
+  ) {
+    this.room = settings.room;
+    this.groups = headers.groups;
+    this.warnings = [...warnings, ...headers.warnings, ...describeIrregularities(headers.groups)];
+    this.#settings = settings;
+    this.#work = work;
+    this.#rowsInput = headers.rows;
+    this.#roomIds = headers.roomIds;
+  }
+
+  rows(): Readable {
+    if (this.#rows !== undefined) throw new Error('The rows can be read once.');
+    this.#rows = Readable.from(this.#sortedRows(), { objectMode: false });
+    return this.#rows;
+  }
+
+  async close(): Promise<void> {
+    const rows = this.#rows;
+    if (rows !== undefined && !rows.closed) {
+      rows.destroy();
+      this.#work.stop();
+      await once(rows, 'close');
+    }
+    await this.#work.end();
+  }
+
+  async *#sortedRows(): AsyncGenerator<Buffer, void, undefined> {
+    const { room, memory, tmpdir, signal } = this.#settings;
+    const input = this.#rowsInput;
+    const rows = new RoomRows(input, new RoomColumn(room), this.groups.ids, this.#roomIds);
+    try {
+      const { rereadable } = input;
+      yield* sortLines(() => rows.read(), { memory, tmpdir, rereadable });
+      this.warnings.push(...rows.warnings());
+    } catch (error) {
+      signal?.throwIfAborted();
+      throw error;
+    }
+  }
+}
+
+/** What is open, and ends together. */
+class Work {
+  /** Aborted when the source is closed, and with the signal that was given. */
+  readonly signal: AbortSignal;
+  readonly #tmpdir: string;
+  readonly #stop = new AbortController();
+  readonly #files: TemporaryFile[] = [];
+
+  constructor(tmpdir: string, signal: AbortSignal | undefined) {
+    this.#tmpdir = tmpdir;
+    this.signal = AbortSignal.any([this.#stop.signal, ...(signal === undefined ? [] : [signal])]);
+  }
+
+  async temporaryFile(): Promise<TemporaryFile> {
+    this.signal.throwIfAborted();
+    const file = await TemporaryFile.create(this.#tmpdir);
+    this.#files.push(file);
+    return file;
+  }
+
+  stop(): void {
+    this.#stop.abort();
+  }
+
+  async end(): Promise<void> {
+    this.stop();
+    await Promise.all(this.#files.map((file) => file.close()));
+  }
+}

@@ -1,0 +1,31 @@
+import { encodeField } from '../../state/copy-text.js';
+
+const TAB = 9;
+
+/** Recognizes the lines of one room in tables whose second column is `room_id`. */
+export class RoomColumn {
+  readonly #room: Buffer;
+
+  constructor(room: string) {
+    const bytes = Buffer.from(room);
+    const encoded = Buffer.alloc(2 * bytes.length);
+    this.#room = encoded.subarray(0, encodeField(bytes, 0, bytes.length, encoded, 0));
+  }
+
+  /** Whether the line that begins at `start` is the room's. */
+  holdsRoom(bytes: Buffer, start: number): boolean {
+    const room = this.#room;
+    const from = bytes.indexOf(TAB, start) + 1;
+    if (bytes[from + room.length] !== TAB) return false;
+    for (let i = 0; i < room.length; i++) {
+      if (bytes[from + i] !== room[i]) return false;
+    }
+    return true;
+  }
+
+  /** The room of the line that begins at `start`, as COPY writes it. */
+  static roomAt(bytes: Buffer, start: number): string {
+    const from = bytes.indexOf(TAB, start) + 1;
+    return bytes.toString('utf8', from, bytes.indexOf(TAB, from));
+  }
+}

@@ -1,0 +1,105 @@
+import { RoomNotFoundError } from '../../errors.js';
+import { GroupTableBuilder, type GroupTable } from '../group-table.js';
+import { lowerBound } from '../id-list.js';
+import type { GroupRange } from '../room-source.js';
+import type { TemporaryFile } from '../sort/temporary-file.js';
+import type { TableInputs } from './find-inputs.js';
+import { CopiedInput, type Input } from './input.js';
+import { RoomColumn } from './room-column.js';
+import { collectEdges } from './room-edges.js';
+import { roomGroups, roomGroupsWithRows, type RoomGroups } from './room-groups.js';
+
+export interface RoomHeaders {
+  readonly groups: GroupTable;
+  /** All of the room's groups, in range or not, ascending. */
+  readonly roomIds: Float64Array;
+  /** Where the rows are to be read: the input that was given, or a copy of what is needed of it. */
+  readonly rows: Input;
+  readonly warnings: readonly string[];
+}
+
+/**
+ * Reads which groups the room has, and their edges. Holds all of the room's groups and edges until the
+ * table is made, whatever the range, because the file is in no order and chains reach below it.
+ *
+ * @throws RoomNotFoundError if the room has no groups, or none in range
+ */
+export async function readHeaders(
+  tables: TableInputs,
+  room: string,
+  range: GroupRange,
+  temporaryFile: () => Promise<TemporaryFile>,
+): Promise<RoomHeaders> {
+  const column = new RoomColumn(room);
+  const warnings: string[] = [];
+  let rows = tables.state_groups_state;
+  let found: RoomGroups;
+  if (tables.state_groups === undefined) {
+    const withRows = await roomGroupsWithRows(rows, column, temporaryFile);
+    found = withRows;
+    rows = withRows.rows;
+    warnings.push(
+      'Without the table state_groups only groups that have rows are known to be of the room. Its groups without rows were not counted, and stay as they are.',
+    );
+  } else {
+    found = await roomGroups(await rereadable(tables.state_groups, temporaryFile), column);
+  }
+  const { ids } = found;
+  if (ids.length === 0) throw noSuchRoom(room, tables, found);
+  const [from, to] = bounds(ids, range);
+  if (from === to) throw noneInRange(room, ids, range);
+
+  const builder = new GroupTableBuilder();
+  for (let i = 0; i < ids.length; i++) {
+    if (i >= from && i < to) builder.addGroup(ids[i]!);
+    else builder.addAncestor(ids[i]!, 'out-of-range');
+  }
+  const edges = await rereadable(tables.state_group_edges, temporaryFile);
+  const beside = await collectEdges(edges, ids, (group, prev) => builder.addEdge(group, prev));
+  const otherRooms = await found.otherRoomsGroups(beside);
+  // Without state_groups, a group that has no rows is the room's as far as can be known.
+  const ofNoRoom = tables.state_groups === undefined ? 'out-of-range' : 'missing-group';
+  const isCopied = tables.state_groups === undefined && rows !== tables.state_groups_state;
+  const ofOtherRoom = isCopied ? 'unread-rows' : 'other-room';
+  for (const id of beside) builder.addAncestor(id, otherRooms.has(id) ? ofOtherRoom : ofNoRoom);
+  return { groups: builder.finish(), roomIds: ids, rows, warnings };
+}
+
+/** The input, or a copy of one that can be read only once. */
+async function rereadable(
+  input: Input,
+  temporaryFile: () => Promise<TemporaryFile>,
+): Promise<Input> {
+  if (input.rereadable) return input;
+  const file = await temporaryFile();
+  for await (const chunk of input.read()) await file.append(chunk);
+  return new CopiedInput(input.name, file);
+}
+
+/** The part of `ids` that is in range: from the first index, up to before the second. */
+function bounds(ids: Float64Array, range: GroupRange): [from: number, to: number] {
+  const { minStateGroup = -1, maxStateGroup = Number.MAX_SAFE_INTEGER, groupsToCompress } = range;
+  const from = lowerBound(ids, minStateGroup + 1);
+  const to = Math.max(from, lowerBound(ids, maxStateGroup + 1));
+  return [from, groupsToCompress === undefined ? to : Math.min(to, from + groupsToCompress)];
+}
+
+function noSuchRoom(room: string, tables: TableInputs, { otherRooms }: RoomGroups): Error {
+  const { name } = tables.state_groups ?? tables.state_groups_state;
+  const others =
+    otherRooms.size === 0
+      ? 'It holds no room at all.'
+      : `It holds ${[...otherRooms].map((other) => `'${other}'`).join(', ')} and maybe others.`;
+  return new RoomNotFoundError(`${name} holds no state groups of room '${room}'. ${others}`);
+}
+
+function noneInRange(room: string, ids: Float64Array, range: GroupRange): Error {
+  const { minStateGroup, maxStateGroup } = range;
+  const bound = [
+    ...(minStateGroup === undefined ? [] : [`above ${minStateGroup}`]),
+    ...(maxStateGroup === undefined ? [] : [`up to ${maxStateGroup}`]),
+  ].join(' and ');
+  return new RoomNotFoundError(
+    `None of the ${ids.length} state groups of room '${room}', from ${ids[0]} to ${ids.at(-1)}, is ${bound}.`,
+  );
+}

@@ -1,0 +1,69 @@
+import { IdFinder } from '../id-list.js';
+import { Pieces } from '../sort/pieces.js';
+import { copyLines } from './copy-lines.js';
+import type { Input } from './input.js';
+import type { RoomColumn } from './room-column.js';
+
+const EXAMPLES = 5;
+
+/** Picks the lines of the wanted groups out of `state_groups_state`. */
+export class RoomRows {
+  readonly #input: Input;
+  readonly #room: RoomColumn;
+  readonly #roomIds: Float64Array;
+  readonly #wanted: IdFinder;
+  #strayRows = 0;
+  readonly #strayGroups: number[] = [];
+  #isRead = false;
+
+  /** `wanted` are the groups whose lines are picked, `roomIds` all that the room has, both ascending. */
+  constructor(input: Input, room: RoomColumn, wanted: Float64Array, roomIds: Float64Array) {
+    this.#input = input;
+    this.#room = room;
+    this.#roomIds = roomIds;
+    this.#wanted = new IdFinder(wanted);
+  }
+
+  /** The wanted lines in the order of the input. May be called as often as the input can be read. */
+  async *read(): AsyncGenerator<Pieces, void, undefined> {
+    const isFirst = !this.#isRead;
+    this.#isRead = true;
+    const roomIds = new IdFinder(this.#roomIds);
+    const pieces = new Pieces();
+    let group = NaN;
+    let isWanted = false;
+    let isStray = false;
+    for await (const lines of copyLines(this.#input, 'state_groups_state')) {
+      const { bytes, count, starts, groups } = lines;
+      pieces.reset(bytes);
+      for (let i = 0; i < count; i++) {
+        const start = starts[i]!;
+        if (groups[i] !== group) {
+          group = groups[i]!;
+          isWanted = this.#wanted.has(group);
+          isStray =
+            !isWanted && isFirst && !roomIds.has(group) && this.#room.holdsRoom(bytes, start);
+        }
+        if (isWanted) pieces.add(group, start, starts[i + 1]!);
+        else if (isStray) this.#stray(group);
+      }
+      if (pieces.count > 0) yield pieces;
+    }
+  }
+
+  /** What was found while reading, in sentences. */
+  warnings(): string[] {
+    if (this.#strayRows === 0) return [];
+    const rows = this.#strayRows === 1 ? '1 row' : `${this.#strayRows} rows`;
+    return [
+      `${rows} of the room belong to state groups that state_groups does not have (${this.#strayGroups.join(', ')}). They were left out, and stay as they are.`,
+    ];
+  }
+
+  #stray(group: number): void {
+    this.#strayRows++;
+    if (this.#strayGroups.length < EXAMPLES && !this.#strayGroups.includes(group)) {
+      this.#strayGroups.push(group);
+    }
+  }
+}
