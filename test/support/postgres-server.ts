@@ -44,6 +44,7 @@ const log = join(directory, 'log');
 let stop = (): void => {};
 // The reader of the address may be gone before it is written; that must not keep us from cleaning up.
 process.stdout.on('error', () => {});
+const ended = once(process.stdin, 'close');
 process.on('SIGINT', () => process.stdin.destroy());
 process.on('SIGTERM', () => process.stdin.destroy());
 try {
@@ -51,7 +52,7 @@ try {
   await createTemplates(address);
   process.stdout.write(`${JSON.stringify(address)}\n`);
   process.stdin.resume();
-  await once(process.stdin, 'close');
+  await ended;
 } finally {
   stop();
   rmSync(directory, { recursive: true, force: true, maxRetries: 5 });
