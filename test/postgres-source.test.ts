@@ -230,9 +230,13 @@ describe('a range', () => {
 
   test('without groups, or of an unknown room, says which', async () => {
     for (const [range, room, message] of [
-      [{ minStateGroup: 40 }, ROOM, /has no state groups with ids above 40\.$/],
-      [{ minStateGroup: 12, maxStateGroup: 13 }, ROOM, /with ids above 12 and up to 13\.$/],
-      [{}, "!it's:nowhere\\", /Room !it's:nowhere\\ has no state groups in this database/],
+      [
+        { minStateGroup: 40 },
+        ROOM,
+        /None of the 20 state groups of room '!room:example\.com', from 2 to 40, is above 40\.$/,
+      ],
+      [{ minStateGroup: 12, maxStateGroup: 13 }, ROOM, /is above 12 and up to 13\.$/],
+      [{}, "!it's:nowhere\\", /holds no state groups of room '!it's:nowhere\\'/],
     ] as const) {
       await assert.rejects(open(db, range, { room }), { name: RoomNotFoundError.name, message });
     }
@@ -276,6 +280,8 @@ test('ancestors are followed into other rooms, missing groups, and circles', asy
       ['other-room', [4, 6]],
     ],
   );
+  assert.equal(source.warnings.length, 4);
+  assert.match(source.warnings[0], /^State group 4 has a predecessor with a larger id/);
   assert.deepEqual(
     [...groups.ids].filter((_, index) => (groups.flags[index] & IN_RANGE) !== 0),
     [20, 25, 30],
@@ -507,7 +513,7 @@ test('a server that ends the session while headers are read is told so', async (
   const refused = assert.rejects(open(db), {
     name: DatabaseError.name,
     message:
-      /connection to the database was lost while the state groups of room !room:example\.com/,
+      /connection to the database was lost while the state groups of room '!room:example\.com'/,
   });
   await until(
     db,

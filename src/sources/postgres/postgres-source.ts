@@ -1,6 +1,7 @@
 import { addAbortSignal } from 'node:stream';
 import type pg from 'pg';
 import { CompressStateError, RoomNotFoundError } from '../../errors.js';
+import { describeIrregularities } from '../describe-irregularities.js';
 import type { GroupRange, RoomSource } from '../room-source.js';
 import { connect, dropConnection } from './connect.js';
 import { parseConnection } from './connection-settings.js';
@@ -8,7 +9,7 @@ import { statementError } from './database-errors.js';
 import { readHeaders } from './headers.js';
 import { RowStream } from './row-stream.js';
 import { beginSnapshot } from './snapshot.js';
-import { ROOM_EXISTS } from './statements.js';
+import { ROOM_GROUPS } from './statements.js';
 
 const FAREWELL_MS = 2000;
 
@@ -43,7 +44,7 @@ export async function openPostgresSource(settings: PostgresSourceSettings): Prom
       groups,
       snapshotTime,
       rowColumns: 'without-room',
-      warnings: [],
+      warnings: describeIrregularities(groups),
       rows() {
         const rows = new RowStream(client, groups.ids);
         rows.once('close', () => void close());
@@ -55,7 +56,7 @@ export async function openPostgresSource(settings: PostgresSourceSettings): Prom
     await close();
     signal?.throwIfAborted();
     if (error instanceof CompressStateError) throw error;
-    throw statementError(error as Error, `while the state groups of room ${room} were read`);
+    throw statementError(error as Error, `while the state groups of room '${room}' were read`);
   }
 }
 
@@ -82,10 +83,13 @@ async function notFound(
   room: string,
   { minStateGroup, maxStateGroup }: GroupRange,
 ): Promise<RoomNotFoundError> {
-  const { rows } = await client.query<{ found: boolean }>(ROOM_EXISTS, [room]);
-  if (!rows[0].found) {
+  const { rows } = await client.query<{ count: string; first: string; last: string }>(ROOM_GROUPS, [
+    room,
+  ]);
+  const [{ count, first, last }] = rows;
+  if (count === '0') {
     return new RoomNotFoundError(
-      `Room ${room} has no state groups in this database. Check the spelling of the room id.`,
+      `This database holds no state groups of room '${room}'. Check the spelling of the room's id.`,
     );
   }
   const limits = [
@@ -93,6 +97,6 @@ async function notFound(
     ...(maxStateGroup === undefined ? [] : [`up to ${maxStateGroup}`]),
   ];
   return new RoomNotFoundError(
-    `Room ${room} has no state groups with ids ${limits.join(' and ')}.`,
+    `None of the ${count} state groups of room '${room}', from ${first} to ${last}, is ${limits.join(' and ')}.`,
   );
 }

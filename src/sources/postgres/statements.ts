@@ -70,8 +70,9 @@ export const WHEREABOUTS = `
   SELECT quote_ident(current_user) AS user, current_database() AS database,
     array_to_string(current_schemas(false), ', ') AS schemas`;
 
-/** Whether a room ($1) has any group. */
-export const ROOM_EXISTS = 'SELECT EXISTS (SELECT FROM state_groups WHERE room_id = $1) AS found';
+/** How many groups a room ($1) has, the first and the last of them. */
+export const ROOM_GROUPS =
+  'SELECT count(*) AS count, min(id) AS first, max(id) AS last FROM state_groups WHERE room_id = $1';
 
 /** Ids of a room's groups from above `min` up to `max`, in any order. */
 export function groupsStatement(
