@@ -2,6 +2,7 @@ import { NO_STATE, type LiveStates } from '../state/live-states.js';
 import { grown } from '../state/grown.js';
 import { LACKS_KEY } from '../state/state-trie.js';
 import type { Plan, Planner } from './planner.js';
+import { ReachableStates } from './reachable-states.js';
 
 /**
  * The published algorithm of rust-synapse-compress-state, with the same result: a tree of levels, each
@@ -16,9 +17,7 @@ export class LevelsPlanner implements Planner {
   /** For each level its head, or `NO_STATE`, and the length of its chain. */
   readonly #heads: number[];
   readonly #lengths: number[];
-  /** For each state that a head's walk can reach: its new predecessor, and by how many ways. */
-  #base = new Int32Array(256);
-  #ways = new Int32Array(256);
+  readonly #reachable = new ReachableStates();
 
   constructor(sizes: readonly number[]) {
     this.#sizes = sizes;
@@ -41,10 +40,7 @@ export class LevelsPlanner implements Planner {
       this.#findBase(states, state, candidate, plan);
     }
 
-    this.#base = grown(this.#base, states.length);
-    this.#ways = grown(this.#ways, states.length);
-    this.#base[state] = plan.base;
-    if (plan.base !== NO_STATE) this.#reach(states, plan.base);
+    this.#reachable.attach(states, state, plan.base);
     for (let full = 0; full < level; full++) this.#become(states, full, state, 1);
     if (level < sizes.length) this.#become(states, level, state, this.#lengths[level]! + 1);
     return changed;
@@ -54,7 +50,7 @@ export class LevelsPlanner implements Planner {
   #findBase(states: LiveStates, state: number, candidate: number, plan: Plan): void {
     const size = states.size[state]!;
     plan.delta = grown(plan.delta, size);
-    for (let base = candidate; base !== NO_STATE; base = this.#base[base]!) {
+    for (let base = candidate; base !== NO_STATE; base = this.#reachable.baseOf(base)) {
       if (states.size[base]! > size) continue;
       const length = states.difference(base, state, plan.delta, size);
       if (length === LACKS_KEY) continue;
@@ -74,19 +70,7 @@ export class LevelsPlanner implements Planner {
     const old = this.#heads[level]!;
     this.#heads[level] = state;
     this.#lengths[level] = length;
-    this.#reach(states, state);
-    if (old !== NO_STATE) this.#leave(states, old);
-  }
-
-  #reach(states: LiveStates, state: number): void {
-    if (this.#ways[state]!++ === 0) states.hold(state);
-  }
-
-  #leave(states: LiveStates, state: number): void {
-    while (state !== NO_STATE && --this.#ways[state]! === 0) {
-      const base = this.#base[state]!;
-      states.release(state);
-      state = base;
-    }
+    this.#reachable.enter(states, state);
+    if (old !== NO_STATE) this.#reachable.leave(states, old);
   }
 }

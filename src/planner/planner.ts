@@ -21,7 +21,8 @@ export interface Planner {
   readonly forcedResetRows: number;
   /**
    * Plans for the group whose state is `state` and whose stored predecessor's state is `stored`, or
-   * `NO_STATE`. Returns false if the group is to stay as it is; otherwise `plan` is filled.
+   * `NO_STATE`. `newest` tells that Synapse may put its next groups on this one. Returns false if the
+   * group is to stay as it is; otherwise `plan` is filled.
    */
-  plan(states: LiveStates, state: number, stored: number, plan: Plan): boolean;
+  plan(states: LiveStates, state: number, stored: number, plan: Plan, newest: boolean): boolean;
 }

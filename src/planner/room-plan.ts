@@ -15,6 +15,9 @@ import { RoomCounts } from './room-counts.js';
 /** In `#stateOf`: the group's state can't be known, because it or an ancestor is irregular. */
 const UNKNOWN = -2;
 
+/** Of so many last groups those without successors count as the newest: a room's forward extremities. */
+const NEWEST = 100;
+
 /**
  * The stage between a source's rows and the sinks: chunks of COPY text in, arrays of planned groups
  * out. Builds each group's state, asks the planner, verifies its answer, and forgets every state as
@@ -97,6 +100,7 @@ export class RoomPlan extends Transform {
     const { ids, prev, successors, flags } = this.#source.groups;
     const before = prev[index]!;
     const stored = before === NO_PREDECESSOR ? NO_STATE : this.#stateOf[before]!;
+    if (stored >= 0 && before < index) this.#states.successorsLeft[stored]!--;
     const readable = (flags[index]! & UNREADABLE) === 0 && stored !== UNKNOWN;
     if (readable && !rows.contradictory) {
       this.#readable(index, stored, rows);
@@ -128,7 +132,7 @@ export class RoomPlan extends Transform {
       this.#keep(index, rows);
     } else {
       const plan = this.#plan;
-      const changed = this.#planner.plan(states, state, stored, plan);
+      const changed = this.#planner.plan(states, state, stored, plan, this.#isNewest(index));
       const base = changed ? plan.base : stored;
       states.hopsAfter[state] = base === NO_STATE ? 1 : states.hopsAfter[base]! + 1;
       if (changed) this.counts.stateGroupsChanged++;
@@ -142,10 +146,19 @@ export class RoomPlan extends Transform {
     this.counts.hops(states.hopsBefore[state]!, states.hopsAfter[state]!);
   }
 
+  /** Whether Synapse may put its next groups on this one. */
+  #isNewest(index: number): boolean {
+    const { length, successors } = this.#source.groups;
+    return index === length - 1 || (index >= length - NEWEST && successors[index] === 0);
+  }
+
   #build(index: number, stored: number, rows: GroupRows): number {
     const states = this.#states;
     const state = states.create(index, stored === NO_STATE ? this.#recent : stored);
-    states.apply(state, rows.entries, rows.length);
+    const spare = states.apply(state, rows.entries, rows.length);
+    states.spareRows[state] = stored === NO_STATE ? 0 : spare;
+    states.neededRows[state] = rows.length - states.spareRows[state]!;
+    states.successorsLeft[state] = this.#source.groups.successors[index]!;
     if (stored === NO_STATE && states.size[state] !== rows.length) {
       const { key } = this.#entries;
       const gone: number[] = [];

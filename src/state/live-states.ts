@@ -21,6 +21,11 @@ export class LiveStates {
   /** Groups in the chain as stored and as planned, the group itself included. */
   hopsBefore = new Int32Array(256);
   hopsAfter = new Int32Array(256);
+  /** Rows that the group's delta needs on its stored predecessor, and rows that repeat what that says already. */
+  neededRows = new Int32Array(256);
+  spareRows = new Int32Array(256);
+  /** Groups still to come that have this one as stored predecessor. */
+  successorsLeft = new Int32Array(256);
   #holders = new Int32Array(256);
   #free = new Int32Array(256);
   #freeLength = 0;
@@ -57,6 +62,11 @@ export class LiveStates {
     return this.trie.get(this.root[state]!, key);
   }
 
+  /** How many keys two states have otherwise, counted up to `limit`; more than `limit` if there are more. */
+  distance(a: number, b: number, limit: number): number {
+    return this.trie.distance(this.root[a]!, this.root[b]!, limit);
+  }
+
   /** As `StateTrie.difference`, of two states. */
   difference(from: number, to: number, found: Int32Array, limit: number): number {
     return this.trie.difference(this.root[from]!, this.root[to]!, found, limit);
@@ -69,22 +79,28 @@ export class LiveStates {
 
   /**
    * Puts the first `count` of `rows` into `state`: its delta, or, for a snapshot built on another
-   * group's state, all there is. Rows of one key must be one entry.
+   * group's state, all there is. Rows of one key must be one entry. Returns how many rows were there
+   * already.
    */
-  apply(state: number, rows: Int32Array, count: number): void {
+  apply(state: number, rows: Int32Array, count: number): number {
     const { trie, entries } = this;
     while (trie.capacity < entries.keys.length) trie.deepen(this.root, this.length);
     let root = this.root[state]!;
     let size = this.size[state]!;
+    let present = 0;
     for (let i = 0; i < count; i++) {
       const entry = rows[i]!;
       const old = trie.get(root, entries.key[entry]!);
-      if (old === entry) continue;
+      if (old === entry) {
+        present++;
+        continue;
+      }
       if (old < 0) size++;
       root = trie.set(root, entry);
     }
     this.root[state] = root;
     this.size[state] = size;
+    return present;
   }
 
   /** Takes `key` out of `state`. */
@@ -99,6 +115,9 @@ export class LiveStates {
     this.group = grown(this.group, this.length);
     this.hopsBefore = grown(this.hopsBefore, this.length);
     this.hopsAfter = grown(this.hopsAfter, this.length);
+    this.neededRows = grown(this.neededRows, this.length);
+    this.spareRows = grown(this.spareRows, this.length);
+    this.successorsLeft = grown(this.successorsLeft, this.length);
     this.#holders = grown(this.#holders, this.length);
   }
 }

@@ -100,6 +100,11 @@ export class StateTrie {
     return this.#difference(from, to, this.#height, found, 0, limit);
   }
 
+  /** How many keys two states have otherwise, counted up to `limit`; more than `limit` if there are more. */
+  distance(a: number, b: number, limit: number): number {
+    return this.#distance(a, b, this.#height, 0, limit);
+  }
+
   /** Calls `visit` with each entry of the state, in the order of key numbers. */
   forEach(root: number, visit: (entry: number) => void): void {
     this.#forEach(root, this.#height, visit);
@@ -130,6 +135,17 @@ export class StateTrie {
       } else {
         found[count++] = now - 1;
       }
+    }
+    return count;
+  }
+
+  #distance(a: number, b: number, level: number, count: number, limit: number): number {
+    const nodes = this.#nodes;
+    for (let i = 0; i < WIDTH && count <= limit; i++) {
+      const x = nodes[a * WIDTH + i]!;
+      const y = nodes[b * WIDTH + i]!;
+      if (x === y) continue;
+      count = level > 0 ? this.#distance(x, y, level - 1, count, limit) : count + 1;
     }
     return count;
   }

@@ -1,0 +1,227 @@
+import { grown } from '../state/grown.js';
+import { NO_STATE, type LiveStates } from '../state/live-states.js';
+import type { Plan, Planner } from './planner.js';
+import { ReachableStates } from './reachable-states.js';
+
+/** Branches whose heads and ancestors are looked at; measured in docs/algorithm.md. */
+const BRANCHES = 64;
+/** Of the branches that have come to their end, so many are looked at as well. */
+const ENDED_BRANCHES = 8;
+/** How fast hops lose worth as a chain grows: 1 would make all hops worth the same. */
+const WORTH_EXPONENT = 1.5;
+/** A stored delta of so few rows is not worth a search. */
+const SMALL_DELTA = 8;
+
+export interface AdaptiveSettings {
+  /** The longest chain, counted in groups, the group itself included. */
+  readonly maxHops: number;
+  /** Hops to leave under the newest groups, so that Synapse's next ones fit. */
+  readonly headroom: number;
+  /** Shortens also those chains that are stored longer than `maxHops`, though it may cost rows. */
+  readonly rebaseDeep: boolean;
+}
+
+/**
+ * Keeps each group on its own predecessor while the chain has hops left, and otherwise chooses the base
+ * that costs the fewest rows for the hops it leaves.
+ *
+ * Hops are a budget: a base at depth `h` leaves `maxHops - h - 1` of them to the chain that starts there.
+ * All of them are bought by a snapshot, for as many rows as the state has keys, so a part of them is
+ * worth a part of that: `size × (left / maxHops)^1.5`. The base with the largest worth less its rows is
+ * taken. Candidates are the stored predecessor, the heads of the branches that were used last, and all their
+ * ancestors in the new tree: backfill, forks and state resolution make a room many branches, and a base
+ * found for one serves its neighbours.
+ */
+export class AdaptivePlanner implements Planner {
+  readonly description: string;
+  readonly forcedResets = 0;
+  readonly forcedResetRows = 0;
+  /** Groups whose chain was stored longer than `maxHops` and was left so. */
+  deepGroups = 0;
+
+  readonly #settings: AdaptiveSettings;
+  /** What the hops left on a base at each depth are worth, as a part of a snapshot. */
+  readonly #worth: Float64Array;
+  readonly #reachable = new ReachableStates();
+  /** States at the ends of branches, the last used at the end. */
+  readonly #heads = new Int32Array(BRANCHES + ENDED_BRANCHES + 1);
+  #headCount = 0;
+  /** For each state whether its branch has come to its end, and the last search that looked at it. */
+  #ended = new Uint8Array(256);
+  #lookedAt = new Int32Array(256);
+  #search = 0;
+  #found = new Int32Array(1024);
+  #best = NO_STATE;
+  #bestValue = 0;
+
+  constructor(settings: AdaptiveSettings) {
+    const { maxHops, headroom } = settings;
+    this.#settings = settings;
+    this.#worth = Float64Array.from(
+      { length: maxHops + 1 },
+      (_, depth) => Math.max(0, (maxHops - depth - 1) / maxHops) ** WORTH_EXPONENT,
+    );
+    this.description = `adaptive, at most ${maxHops} hops, ${headroom} left under the newest groups`;
+  }
+
+  plan(states: LiveStates, state: number, stored: number, plan: Plan, newest: boolean): boolean {
+    this.#ended = grown(this.#ended, states.length);
+    this.#lookedAt = grown(this.#lookedAt, states.length);
+    const { maxHops, headroom } = this.#settings;
+    const limit = newest ? Math.max(1, maxHops - headroom) : maxHops;
+    const base = this.#choose(states, state, stored, limit);
+    const changed = base !== stored || states.spareRows[state]! > 0;
+    plan.base = base;
+    if (changed) {
+      plan.delta = grown(plan.delta, states.size[state]!);
+      plan.length =
+        base === NO_STATE
+          ? states.list(state, plan.delta)
+          : states.difference(base, state, plan.delta, plan.delta.length);
+    }
+    this.#goOn(states, state, stored, base);
+    return changed;
+  }
+
+  #choose(states: LiveStates, state: number, stored: number, limit: number): number {
+    const { maxHops, rebaseDeep } = this.#settings;
+    const needed = states.neededRows[state]!;
+    if (stored !== NO_STATE) {
+      const hops = states.hopsAfter[stored]!;
+      if (hops < limit && needed <= Math.max(SMALL_DELTA, limit - hops - 1)) return stored;
+    }
+    this.#find(states, state, stored, limit);
+    const deep = !rebaseDeep && states.hopsBefore[state]! > maxHops;
+    if (deep && stored !== NO_STATE && states.hopsAfter[stored]! < states.hopsBefore[state]!) {
+      const rows =
+        this.#best === NO_STATE
+          ? states.size[state]!
+          : states.difference(this.#best, state, this.#found, states.size[state]!);
+      if (rows >= needed) {
+        this.deepGroups++;
+        return stored;
+      }
+    }
+    return this.#best;
+  }
+
+  /** Finds the best base within `limit` hops, or none if a snapshot is better. */
+  #find(states: LiveStates, state: number, stored: number, limit: number): void {
+    const size = states.size[state]!;
+    this.#search++;
+    this.#found = grown(this.#found, size);
+    if (this.#findHead(states, state, stored, limit)) return;
+    this.#best = NO_STATE;
+    this.#bestValue = this.#worth[0]! * size - size;
+    if (stored !== NO_STATE) this.#climb(states, state, stored, limit);
+    for (let i = this.#headCount - 1; i >= 0; i--) {
+      this.#climb(states, state, this.#heads[i]!, limit);
+    }
+  }
+
+  /**
+   * Looks for the nearest head whose hops left are worth the rows it costs: then the branch just goes
+   * on. A hop is worth a row, or in a small room its part of a snapshot.
+   */
+  #findHead(states: LiveStates, state: number, stored: number, limit: number): boolean {
+    this.#best = NO_STATE;
+    const size = states.size[state]!;
+    const hopWorth = Math.min(1, size / this.#settings.maxHops);
+    let rows = size;
+    for (let i = this.#headCount - 1; i >= 0; i--) {
+      const head = this.#heads[i]!;
+      const left = limit - states.hopsAfter[head]! - 1;
+      if (left < 0 || head === stored) continue;
+      const found = this.#rows(
+        states,
+        head,
+        state,
+        Math.min(rows - 1, Math.floor(left * hopWorth)),
+      );
+      if (found < 0) continue;
+      this.#best = head;
+      rows = found;
+    }
+    if (stored !== NO_STATE && states.neededRows[state]! <= rows) {
+      const left = limit - states.hopsAfter[stored]! - 1;
+      if (states.neededRows[state]! <= left * hopWorth) this.#best = stored;
+    }
+    return this.#best !== NO_STATE;
+  }
+
+  /** Looks at `from` and its ancestors in the new tree. */
+  #climb(states: LiveStates, state: number, from: number, limit: number): void {
+    const size = states.size[state]!;
+    for (
+      let base = from;
+      base !== NO_STATE && this.#lookedAt[base] !== this.#search;
+      base = this.#reachable.baseOf(base)
+    ) {
+      this.#lookedAt[base] = this.#search;
+      const hops = states.hopsAfter[base]!;
+      if (hops >= limit) continue;
+      const worth = this.#worth[hops]! * size;
+      const rows = this.#rows(states, base, state, Math.ceil(worth - this.#bestValue) - 1);
+      if (rows < 0) continue;
+      this.#best = base;
+      this.#bestValue = worth - rows;
+    }
+  }
+
+  /** The rows of `state`'s delta on `base`; negative if there is none or it has more than `limit`. */
+  #rows(states: LiveStates, base: number, state: number, limit: number): number {
+    const more = states.size[state]! - states.size[base]!;
+    if (more < 0 || more > limit) return -1;
+    return states.difference(base, state, this.#found, Math.min(limit, this.#found.length));
+  }
+
+  /** Makes `state` the head of the branch that it goes on with. */
+  #goOn(states: LiveStates, state: number, stored: number, base: number): void {
+    this.#reachable.attach(states, state, base);
+    this.#reachable.enter(states, state);
+    this.#ended[state] = 0;
+    if (!this.#forget(states, base)) {
+      const before = stored === NO_STATE ? this.#nearestHead(states, state) : stored;
+      if (before !== NO_STATE && states.successorsLeft[before] === 0) this.#end(states, before);
+    }
+    if (this.#headCount === this.#heads.length - 1) this.#forget(states, this.#heads[0]!);
+    this.#heads[this.#headCount++] = state;
+  }
+
+  /** Marks a branch whose group has gone on elsewhere; only the last few such are kept. */
+  #end(states: LiveStates, head: number): void {
+    if (this.#ended[head] === 1 || !this.#heads.subarray(0, this.#headCount).includes(head)) return;
+    this.#ended[head] = 1;
+    let ended = 0;
+    let oldest = head;
+    for (let i = this.#headCount - 1; i >= 0; i--) {
+      if (this.#ended[this.#heads[i]!] === 0) continue;
+      ended++;
+      oldest = this.#heads[i]!;
+    }
+    if (ended > ENDED_BRANCHES) this.#forget(states, oldest);
+  }
+
+  /** The head whose state is most like `state`: where a stored snapshot comes from. */
+  #nearestHead(states: LiveStates, state: number): number {
+    let nearest = NO_STATE;
+    let distance = states.size[state]!;
+    for (let i = this.#headCount - 1; i >= 0; i--) {
+      const head = this.#heads[i]!;
+      if (Math.abs(states.size[head]! - states.size[state]!) >= distance) continue;
+      const found = states.distance(head, state, distance - 1);
+      if (found >= distance) continue;
+      nearest = head;
+      distance = found;
+    }
+    return nearest;
+  }
+
+  #forget(states: LiveStates, head: number): boolean {
+    const at = this.#heads.subarray(0, this.#headCount).lastIndexOf(head);
+    if (at < 0) return false;
+    this.#heads.copyWithin(at, at + 1, this.#headCount--);
+    this.#reachable.leave(states, head);
+    return true;
+  }
+}
