@@ -10,6 +10,7 @@ import {
   connectionError,
   ConnectTimeout,
   isRefusedByAccessRules,
+  isTlsFailure,
   PasswordMissing,
 } from './database-errors.js';
 import type { ConnectStage } from './database-errors.js';
@@ -43,7 +44,7 @@ export async function connect(
     } catch (error) {
       signal?.throwIfAborted();
       if (!(error instanceof ConnectFailure)) throw error;
-      const another = error.stage === 'tls' || isRefusedByAccessRules(error);
+      const another = isTlsFailure(error) || isRefusedByAccessRules(error);
       if (!another || attempt === attempts.length - 1) throw connectionError(error, settings);
     }
   }

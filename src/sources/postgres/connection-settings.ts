@@ -6,7 +6,7 @@ import { UsageError } from '../../errors.js';
 const SSL_MODES = ['disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-full'] as const;
 
 /** libpq's `sslmode`: whether to use TLS, and what of the server's certificate to check. */
-export type SslMode = (typeof SSL_MODES)[number];
+type SslMode = (typeof SSL_MODES)[number];
 
 /** Where the server is and how to get in, with all defaults filled in. No file has been read yet. */
 export interface ConnectionSettings {

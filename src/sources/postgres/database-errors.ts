@@ -1,3 +1,4 @@
+import pg from 'pg';
 import { DatabaseError } from '../../errors.js';
 import { isSocketFolder } from './connection-settings.js';
 import type { ConnectionSettings } from './connection-settings.js';
@@ -102,26 +103,35 @@ function serverAt({ host, port }: ConnectionSettings): string {
 }
 
 /**
- * What an operator should know about a statement that failed.
+ * What an operator should know about a statement that failed; an error that is neither the server's
+ * nor the connection's is given back as it is.
  *
  * @param doing when it was, as in `while state group 5 was read`
  */
-export function statementError(cause: Error, doing: string): DatabaseError {
+export function statementError(error: unknown, doing: string): Error {
+  const cause = error as Error;
+  if (isLost(cause)) {
+    return new DatabaseError(
+      `The connection to the database was lost ${doing}: ${cause.message}. Run it again when the server is up; nothing was changed in it.`,
+      { cause },
+    );
+  }
+  if (!(cause instanceof pg.DatabaseError)) return cause;
   return new DatabaseError(statementFailed(cause, doing), { cause });
+}
+
+/** Whether the session is over: ended by the server, cut off, or, in pg's words, terminated. */
+function isLost(error: Error): boolean {
+  return (
+    /^(57P0[123]|ECONNRESET|EPIPE|ETIMEDOUT)$/.test(codeOf(error)) ||
+    /^(Connection terminated|Client (has|was) )/.test(error.message)
+  );
 }
 
 function statementFailed(cause: Error, doing: string): string {
   const code = codeOf(cause);
   const { message } = cause;
   switch (code) {
-    case '57P01':
-    case '57P02':
-    case '57P03':
-    case '':
-    case 'ECONNRESET':
-    case 'EPIPE':
-    case 'ETIMEDOUT':
-      return `The connection to the database was lost ${doing}: ${message}. Run it again when the server is up; nothing was changed in it.`;
     case '57014':
       return `Someone stopped the statement on the server ${doing}: ${message}. Run it again.`;
     case '40001':
@@ -131,6 +141,11 @@ function statementFailed(cause: Error, doing: string): string {
     default:
       return `Postgres reports an error ${doing}: ${message} (${code}).`;
   }
+}
+
+/** Whether the server has no TLS, or TLS did not come about. */
+export function isTlsFailure({ stage, cause }: ConnectFailure): boolean {
+  return stage === 'tls' && !(cause instanceof ConnectTimeout);
 }
 
 /** Whether the server's access rules, its pg_hba.conf, turned us away. */

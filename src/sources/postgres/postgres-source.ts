@@ -1,6 +1,6 @@
 import { addAbortSignal } from 'node:stream';
 import type pg from 'pg';
-import { CompressStateError, RoomNotFoundError } from '../../errors.js';
+import { RoomNotFoundError } from '../../errors.js';
 import { describeIrregularities } from '../describe-irregularities.js';
 import type { GroupRange, RoomSource } from '../room-source.js';
 import { connect, dropConnection } from './connect.js';
@@ -11,6 +11,7 @@ import { RowStream } from './row-stream.js';
 import { beginSnapshot } from './snapshot.js';
 import { ROOM_GROUPS } from './statements.js';
 
+/** How long a connection may take to close. */
 const FAREWELL_MS = 2000;
 
 export interface PostgresSourceSettings {
@@ -36,6 +37,7 @@ export async function openPostgresSource(settings: PostgresSourceSettings): Prom
   const client = await connect(parseConnection(settings.dsn, settings.env), signal);
   const close = closing(client, signal);
   try {
+    signal?.throwIfAborted();
     const snapshotTime = await beginSnapshot(client);
     const groups = await readHeaders(client, room, range);
     if (groups === undefined) throw await notFound(client, room, range);
@@ -55,8 +57,7 @@ export async function openPostgresSource(settings: PostgresSourceSettings): Prom
   } catch (error) {
     await close();
     signal?.throwIfAborted();
-    if (error instanceof CompressStateError) throw error;
-    throw statementError(error as Error, `while the state groups of room '${room}' were read`);
+    throw statementError(error, `while the state groups of room '${room}' were read`);
   }
 }
 

@@ -49,7 +49,7 @@ export class RowStream extends Readable {
     copy.finished.then(
       () => {
         this.#copy = undefined;
-        this.#begin();
+        if (!this.destroyed) this.#begin();
       },
       (error: Error) => {
         this.#copy = undefined;
