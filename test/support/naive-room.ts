@@ -6,7 +6,7 @@ import type { GroupTable } from '../../src/sources/group-table.js';
 /** In canonical COPY text; a key is a type, a tab and a state key. */
 export type Row = readonly [key: string, event: string];
 
-export interface Group {
+interface Group {
   readonly id: number;
   readonly reason: 'in-range' | 'out-of-range' | 'other-room' | 'missing-group';
   readonly predecessors: readonly number[];
