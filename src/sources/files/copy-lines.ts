@@ -15,6 +15,8 @@ const LONGEST_LINE = 4 * 2 ** 20;
 /** Whole lines of a table's COPY text. All of it is used again for the next lines. */
 export interface CopyLines {
   readonly bytes: Buffer;
+  /** Where `bytes` stand in the whole text. */
+  readonly position: number;
   readonly count: number;
   /** Where each line begins in `bytes`, and after the last one where it ends. */
   readonly starts: Int32Array;
@@ -36,6 +38,7 @@ export async function* copyLines(
 ): AsyncGenerator<CopyLines, void, undefined> {
   const lines = new LineSplitter(input.name, table);
   let carry: Buffer | undefined;
+  let position = 0;
   for await (const chunk of input.read()) {
     let start = 0;
     if (carry !== undefined) {
@@ -43,20 +46,22 @@ export async function* copyLines(
       carry = Buffer.concat([carry, start === 0 ? chunk : chunk.subarray(0, start)]);
       if (start === 0) {
         if (carry.length > LONGEST_LINE) throw lines.tooLong();
+        position += chunk.length;
         continue;
       }
-      lines.split(carry);
+      lines.split(carry, position + start - carry.length);
       if (lines.count > 0) yield lines;
       if (lines.ended) return;
       carry = undefined;
     }
     const end = chunk.lastIndexOf(LINE_FEED) + 1;
     if (end > start) {
-      lines.split(chunk.subarray(start, end));
+      lines.split(chunk.subarray(start, end), position + start);
       if (lines.count > 0) yield lines;
       if (lines.ended) return;
     }
     if (end < chunk.length) carry = Buffer.from(chunk.subarray(end));
+    position += chunk.length;
   }
   if (carry !== undefined && !isEndMarker(carry, 0, carry.length)) throw lines.cutOff();
 }
@@ -80,6 +85,7 @@ export function noStateGroup(column: Buffer): string {
 
 class LineSplitter implements CopyLines {
   bytes: Buffer = Buffer.alloc(0);
+  position = 0;
   count = 0;
   starts = new Int32Array(1024);
   groups = new Float64Array(1024);
@@ -96,10 +102,11 @@ class LineSplitter implements CopyLines {
   }
 
   /** Splits `bytes`, which must end with a line feed. */
-  split(bytes: Buffer): void {
+  split(bytes: Buffer, position: number): void {
     this.#linesBefore += this.count;
     this.count = 0;
     this.bytes = bytes;
+    this.position = position;
     // Two bytes that COPY text never holds; to search for them at once costs next to nothing.
     const isClean = !bytes.includes(0) && !bytes.includes(CARRIAGE_RETURN);
     const tabs = COLUMNS[this.#table] - 1;

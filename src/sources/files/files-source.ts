@@ -95,8 +95,10 @@ class FilesSource implements RoomSource {
     const input = this.#rowsInput;
     const rows = new RoomRows(input, new RoomColumn(room), this.groups.ids, this.#roomIds);
     try {
-      const { rereadable } = input;
-      yield* sortLines(() => rows.read(), { memory, tmpdir, rereadable });
+      const read = () => rows.read();
+      const readAgain = () => input.read();
+      const sortInput = input.rereadable ? { read, readAgain } : { read };
+      yield* sortLines(sortInput, { memory, tmpdir });
       this.warnings.push(...rows.warnings());
     } catch (error) {
       signal?.throwIfAborted();

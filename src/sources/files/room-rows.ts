@@ -14,7 +14,6 @@ export class RoomRows {
   readonly #wanted: IdFinder;
   #strayRows = 0;
   readonly #strayGroups: number[] = [];
-  #isRead = false;
 
   /** `wanted` are the groups whose lines are picked, `roomIds` all that the room has, both ascending. */
   constructor(input: Input, room: RoomColumn, wanted: Float64Array, roomIds: Float64Array) {
@@ -24,10 +23,8 @@ export class RoomRows {
     this.#wanted = new IdFinder(wanted);
   }
 
-  /** The wanted lines in the order of the input. May be called as often as the input can be read. */
+  /** The wanted lines in the order of the input. */
   async *read(): AsyncGenerator<Pieces, void, undefined> {
-    const isFirst = !this.#isRead;
-    this.#isRead = true;
     const roomIds = new IdFinder(this.#roomIds);
     const pieces = new Pieces();
     let group = NaN;
@@ -35,14 +32,13 @@ export class RoomRows {
     let isStray = false;
     for await (const lines of copyLines(this.#input, 'state_groups_state')) {
       const { bytes, count, starts, groups } = lines;
-      pieces.reset(bytes);
+      pieces.reset(bytes, lines.position);
       for (let i = 0; i < count; i++) {
         const start = starts[i]!;
         if (groups[i] !== group) {
           group = groups[i]!;
           isWanted = this.#wanted.has(group);
-          isStray =
-            !isWanted && isFirst && !roomIds.has(group) && this.#room.holdsRoom(bytes, start);
+          isStray = !isWanted && !roomIds.has(group) && this.#room.holdsRoom(bytes, start);
         }
         if (isWanted) pieces.add(group, start, starts[i + 1]!);
         else if (isStray) this.#stray(group);

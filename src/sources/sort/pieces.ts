@@ -6,6 +6,8 @@ import { grown } from '../../state/grown.js';
  */
 export class Pieces {
   bytes: Uint8Array = new Uint8Array(0);
+  /** Where `bytes` stand in the whole input. */
+  position = 0;
   count = 0;
   /** State groups. */
   keys = new Float64Array(1024);
@@ -13,8 +15,9 @@ export class Pieces {
   starts = new Int32Array(1024);
   ends = new Int32Array(1024);
 
-  reset(bytes: Uint8Array): void {
+  reset(bytes: Uint8Array, position: number): void {
     this.bytes = bytes;
+    this.position = position;
     this.count = 0;
   }
 

@@ -1,5 +1,5 @@
-import { InputError } from '../../errors.js';
 import { Merge } from './merge.js';
+import { OrderedPart, OrderedPartReader } from './ordered-part.js';
 import type { Pieces } from './pieces.js';
 import type { Run } from './run.js';
 import { RunWriter, StoredRunReader, type StoredRun } from './run-file.js';
@@ -13,28 +13,33 @@ const SMALLEST_READ = 64 * 1024;
 const SMALLEST_BUFFER = 512;
 const LARGEST_BUFFER = 256 * 1024;
 
+export interface SortInput {
+  /** The lines to sort. */
+  read(): AsyncIterable<Pieces>;
+  /** The same bytes again, if they can be read again; then what is in order is left where it is. */
+  readonly readAgain?: () => AsyncIterable<Uint8Array>;
+}
+
 export interface SortSettings {
   /** Bytes for buffers. Merging takes a quarter of it, for then others work too. */
   readonly memory: number;
   /** Folder for temporary files. */
   readonly tmpdir: string;
-  /** Whether the input can be read a second time. Then its first part, as far as it is in order, is left where it is. */
-  readonly rereadable: boolean;
 }
 
 /**
- * Sorts lines by state group: an external merge sort, stable, on bytes. Input that is in order is not
- * sorted, and not stored either if it can be read again or fits the memory. Yields the lines' bytes in
- * chunks cut anywhere.
+ * Sorts lines by state group: an external merge sort, stable, on bytes. The first part of an input, as
+ * far as it is in order, is not sorted, and not stored either if it can be read again or fits the
+ * memory. Yields the lines' bytes in chunks cut anywhere.
  *
  * @throws OutputError if a temporary file can't be written
- * @throws InputError if the input is another one when it is read again
+ * @throws InputError if the input is a shorter one when it is read again
  */
 export async function* sortLines(
-  read: () => AsyncIterable<Pieces>,
+  input: SortInput,
   settings: SortSettings,
 ): AsyncGenerator<Buffer, void, undefined> {
-  const sort = new ExternalSort(read, settings);
+  const sort = new ExternalSort(input, settings);
   try {
     yield* chunksOf(await sort.run());
   } finally {
@@ -43,32 +48,30 @@ export async function* sortLines(
 }
 
 class ExternalSort {
-  readonly #read: () => AsyncIterable<Pieces>;
+  readonly #input: SortInput;
   readonly #memory: number;
   readonly #tmpdir: string;
   readonly #bufferSize: number;
-  /** Whether the input was in order so far, and is left where it is. */
-  #isInOrder: boolean;
-  /** How many bytes of the input, from its beginning, are in order and will be read again. */
-  #inOrder = 0;
-  #inOrderKey = -Infinity;
   #buffer: SortBuffer | undefined;
   #file: TemporaryFile | undefined;
   #writer: RunWriter | undefined;
-  #again: FirstBytes | undefined;
+  #ordered: OrderedPartReader | undefined;
 
-  constructor(read: () => AsyncIterable<Pieces>, { memory, tmpdir, rereadable }: SortSettings) {
-    this.#read = read;
+  constructor(input: SortInput, { memory, tmpdir }: SortSettings) {
+    this.#input = input;
     this.#memory = memory;
     this.#tmpdir = tmpdir;
     this.#bufferSize = bufferSize(memory / 16);
-    this.#isInOrder = rereadable;
   }
 
   /** Reads everything, and returns it as one run. */
   async run(): Promise<Run> {
-    for await (const pieces of this.#read()) {
-      let at = this.#isInOrder ? this.#passInOrder(pieces) : 0;
+    const { readAgain } = this.#input;
+    const part = new OrderedPart(this.#memory / 4);
+    let isOrdered = readAgain !== undefined;
+    for await (const pieces of this.#input.read()) {
+      let at = isOrdered ? part.add(pieces) : 0;
+      isOrdered &&= at === pieces.count;
       while (at < pieces.count) {
         this.#buffer ??= new SortBuffer(this.#memory - 2 * this.#bufferSize);
         at = this.#buffer.add(pieces, at);
@@ -76,9 +79,9 @@ class ExternalSort {
       }
     }
     const runs: Run[] = [];
-    if (this.#inOrder > 0) {
-      this.#again = new FirstBytes(this.#read(), this.#inOrder);
-      runs.push(this.#again);
+    if (readAgain !== undefined && part.count > 0) {
+      this.#ordered = new OrderedPartReader(part, readAgain());
+      runs.push(this.#ordered);
     }
     if (this.#buffer !== undefined && this.#writer === undefined) {
       runs.push(this.#buffer.sorted());
@@ -91,21 +94,8 @@ class ExternalSort {
   }
 
   async close(): Promise<void> {
-    await this.#again?.close();
+    await this.#ordered?.close();
     await this.#file?.close();
-  }
-
-  /** Returns the number of the first piece that is not in order. */
-  #passInOrder({ keys, starts, ends, count }: Pieces): number {
-    for (let i = 0; i < count; i++) {
-      if (keys[i]! < this.#inOrderKey) {
-        this.#isInOrder = false;
-        return i;
-      }
-      this.#inOrderKey = keys[i]!;
-      this.#inOrder += ends[i]! - starts[i]!;
-    }
-    return count;
   }
 
   async #store(buffer: SortBuffer): Promise<void> {
@@ -150,51 +140,6 @@ class ExternalSort {
 
 function bufferSize(share: number): number {
   return Math.floor(Math.min(LARGEST_BUFFER, Math.max(SMALLEST_BUFFER, share)));
-}
-
-/** The first `length` bytes of the pieces of an input that are in order. */
-class FirstBytes implements Run {
-  key = 0;
-  bytes: Uint8Array = new Uint8Array(0);
-  start = 0;
-  end = 0;
-  readonly #input: AsyncIterator<Pieces>;
-  #pieces: Pieces | undefined;
-  #next = 0;
-  #left: number;
-
-  constructor(input: AsyncIterable<Pieces>, length: number) {
-    this.#input = input[Symbol.asyncIterator]();
-    this.#left = length;
-  }
-
-  next(): boolean {
-    const pieces = this.#pieces;
-    if (pieces === undefined || this.#next === pieces.count || this.#left === 0) return false;
-    const at = this.#next++;
-    this.key = pieces.keys[at]!;
-    this.bytes = pieces.bytes;
-    this.start = pieces.starts[at]!;
-    // Read again, a piece may be longer: it is cut where chunks are.
-    this.end = Math.min(pieces.ends[at]!, this.start + this.#left);
-    this.#left -= this.end - this.start;
-    return true;
-  }
-
-  async more(): Promise<boolean> {
-    if (this.#left === 0) return false;
-    const { done, value } = await this.#input.next();
-    if (done) {
-      throw new InputError('The rows changed while they were read. Export them again.');
-    }
-    this.#pieces = value;
-    this.#next = 0;
-    return true;
-  }
-
-  async close(): Promise<void> {
-    await this.#input.return?.();
-  }
 }
 
 async function* chunksOf(run: Run): AsyncGenerator<Buffer, void, undefined> {
