@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { readdirSync, readlinkSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { describe, it } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import fc from 'fast-check';
 import { InputError, OutputError } from '../src/errors.js';
 import { Pieces } from '../src/sources/sort/pieces.js';
@@ -137,6 +140,37 @@ describe('the external sort', () => {
       textOf(sortLines({ read }, { memory: 1000, tmpdir: folder })),
       (error: unknown) => error instanceof OutputError && error.message.includes(folder),
     );
+  });
+
+  it('says that the disk takes no more', async (t) => {
+    if (process.platform === 'win32') return t.skip('there is no limit to set');
+    const tmpdir = await temporaryFolder(t);
+    const program = `
+      import { Pieces } from './src/sources/sort/pieces.js';
+      import { sortLines } from './src/sources/sort/sort-lines.js';
+      const pieces = new Pieces();
+      const read = async function* () {
+        for (let key = 5000; key > 0; key--) {
+          pieces.reset(Buffer.alloc(1000, 'x'), 0);
+          pieces.add(key, 0, 1000);
+          yield pieces;
+        }
+      };
+      try {
+        for await (const _ of sortLines({ read }, { memory: 65536, tmpdir: process.argv[1] }));
+      } catch (error) {
+        console.log(error.name + ': ' + error.message);
+      }`;
+    // A limit on the size of files is a full disk that anybody can have.
+    const node = `exec "$0" --import tsx --input-type=module -e "$1" "$2"`;
+    const { stdout } = await promisify(execFile)(
+      'sh',
+      ['-c', `ulimit -f 2000; ${node}`, process.execPath, program, tmpdir],
+      { cwd: fileURLToPath(new URL('..', import.meta.url)) },
+    );
+    assert.match(stdout, /^OutputError: Can't write a temporary file in .*larger than/);
+    assert.ok(stdout.includes(tmpdir));
+    assert.deepEqual(readdirSync(tmpdir), []);
   });
 
   it('says that input is another one when it is read again', async () => {

@@ -391,7 +391,7 @@ describe('the files source', () => {
       chain,
       chain
         .split(/(?<=\n)/)
-        .reverse()
+        .toReversed()
         .join(''),
     ]) {
       let reads = 0;
@@ -621,7 +621,7 @@ describe('the files source', () => {
         ...small,
         state_groups_state: small.state_groups_state
           .split(/(?<=\n)/)
-          .reverse()
+          .toReversed()
           .join(''),
       });
       const missing = join(tmpdir, 'missing');
@@ -639,6 +639,32 @@ describe('the files source', () => {
     assert.throws(() => source.rows());
     await source.close();
     await source.close();
+  });
+
+  it('leaves nothing open when it is closed before the rows were read', async (t) => {
+    if (process.platform !== 'linux') return t.skip('open files are looked at in /proc');
+    const { tmpdir, path } = await tableFolder(t, {
+      ...small,
+      state_groups_state: small.state_groups_state
+        .split(/(?<=\n)/)
+        .toReversed()
+        .join('')
+        .repeat(2000),
+    });
+    const inputs = STATE_TABLES.map(path);
+    const before = descriptors();
+    const source = await open({ inputs, room: '!a:x', tmpdir, memory: 50_000 });
+    for await (const _ of source.rows()) {
+      assert.ok(descriptors() > before);
+      break;
+    }
+    await source.close();
+    assert.equal(descriptors(), before);
+
+    const unread = await open({ inputs: inputs.slice(1), room: '!a:x', tmpdir });
+    unread.rows();
+    await unread.close();
+    assert.equal(descriptors(), before);
   });
 
   it('can be closed while it waits for standard input', async (t) => {

@@ -1,4 +1,3 @@
-import { once } from 'node:events';
 import { Readable } from 'node:stream';
 import { describeIrregularities } from '../describe-irregularities.js';
 import type { GroupTable } from '../group-table.js';
@@ -85,7 +84,7 @@ class FilesSource implements RoomSource {
     if (rows !== undefined && !rows.closed) {
       rows.destroy();
       this.#work.stop();
-      await once(rows, 'close');
+      await new Promise((resolve) => rows.once('close', resolve));
     }
     await this.#work.end();
   }

@@ -1,5 +1,5 @@
 import { IdList } from '../id-list.js';
-import { TemporaryFile } from '../sort/temporary-file.js';
+import type { TemporaryFile } from '../sort/temporary-file.js';
 import { copyLines } from './copy-lines.js';
 import { CopiedInput, type Input } from './input.js';
 import { RoomColumn } from './room-column.js';

@@ -31,6 +31,11 @@ export class SortBuffer {
     this.#scratch = new Int32Array(pieces);
   }
 
+  /** Bytes of the pieces that are held. */
+  get length(): number {
+    return this.#used;
+  }
+
   /** Copies pieces from number `from` on; returns the number of the first one that does not fit. */
   add(pieces: Pieces, from: number): number {
     const { keys, starts, ends, count } = pieces;

@@ -8,6 +8,8 @@ import { TemporaryFile } from './temporary-file.js';
 
 /** Size of the chunks that come out. */
 const CHUNK = 64 * 1024;
+/** The part of the memory that is used while the lines come out, for then others work too. */
+const MERGE_SHARE = 4;
 /** A disk is read in pieces of at least this size, where the memory allows. */
 const SMALLEST_READ = 64 * 1024;
 const SMALLEST_BUFFER = 512;
@@ -21,7 +23,7 @@ export interface SortInput {
 }
 
 export interface SortSettings {
-  /** Bytes for buffers. Merging takes a quarter of it, for then others work too. */
+  /** Bytes for buffers; a quarter of it while the lines come out, for then others work too. */
   readonly memory: number;
   /** Folder for temporary files. */
   readonly tmpdir: string;
@@ -29,8 +31,8 @@ export interface SortSettings {
 
 /**
  * Sorts lines by state group: an external merge sort, stable, on bytes. The first part of an input, as
- * far as it is in order, is not sorted, and not stored either if it can be read again or fits the
- * memory. Yields the lines' bytes in chunks cut anywhere.
+ * far as it is in order, is not sorted, and not stored either if it can be read again. Yields the lines'
+ * bytes in chunks cut anywhere.
  *
  * @throws OutputError if a temporary file can't be written
  * @throws InputError if the input is a shorter one when it is read again
@@ -67,7 +69,7 @@ class ExternalSort {
   /** Reads everything, and returns it as one run. */
   async run(): Promise<Run> {
     const { readAgain } = this.#input;
-    const part = new OrderedPart(this.#memory / 4);
+    const part = new OrderedPart(this.#memory / MERGE_SHARE);
     let isOrdered = readAgain !== undefined;
     for await (const pieces of this.#input.read()) {
       let at = isOrdered ? part.add(pieces) : 0;
@@ -83,13 +85,15 @@ class ExternalSort {
       this.#ordered = new OrderedPartReader(part, readAgain());
       runs.push(this.#ordered);
     }
-    if (this.#buffer !== undefined && this.#writer === undefined) {
-      runs.push(this.#buffer.sorted());
-    } else if (this.#buffer !== undefined) {
-      await this.#store(this.#buffer);
-      runs.push(...(await this.#storedRuns()));
+    if (this.#buffer !== undefined) {
+      if (this.#writer === undefined && this.#buffer.length <= this.#memory / MERGE_SHARE) {
+        runs.push(this.#buffer.sorted());
+      } else {
+        await this.#store(this.#buffer);
+        runs.push(...(await this.#storedRuns()));
+      }
+      this.#buffer = undefined;
     }
-    this.#buffer = undefined;
     return runs.length === 1 ? runs[0]! : new Merge(runs);
   }
 
@@ -107,7 +111,7 @@ class ExternalSort {
 
   /** What was stored, in no more runs than can be read at once beside one other. */
   async #storedRuns(): Promise<Run[]> {
-    const fanIn = Math.max(2, Math.floor(this.#memory / 4 / SMALLEST_READ));
+    const fanIn = Math.max(2, Math.floor(this.#memory / MERGE_SHARE / SMALLEST_READ));
     while (this.#writer!.runs.length > fanIn) await this.#mergeSome(fanIn);
     return this.#readers(this.#writer!.runs);
   }
@@ -133,7 +137,7 @@ class ExternalSort {
 
   #readers(runs: readonly StoredRun[]): Run[] {
     const file = this.#file!;
-    const size = bufferSize(this.#memory / 4 / runs.length);
+    const size = bufferSize(this.#memory / MERGE_SHARE / runs.length);
     return runs.map((run) => new StoredRunReader(file, run, size));
   }
 }
