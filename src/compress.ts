@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { Writable, type Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { PlannedGroup } from './planner/planned-group.js';
-import { LevelsPlanner } from './planner/levels.js';
+import { AdaptivePlanner } from './planner/adaptive.js';
 import type { Planner } from './planner/planner.js';
 import { RoomPlan } from './planner/room-plan.js';
 import type { Statistics } from './report/statistics.js';
@@ -12,9 +12,6 @@ import { openFileOutput, type OpenOutput } from './sinks/output.js';
 import { sqlSink } from './sinks/sql.js';
 import type { RoomSource } from './sources/room-source.js';
 import { VERSION } from './version.js';
-
-/** The level sizes of the old tool. */
-export const DEFAULT_LEVELS: readonly number[] = [100, 50, 25];
 
 /** How far a run has come; totals are known from the headers. */
 export interface Progress {
@@ -26,8 +23,8 @@ export interface Progress {
 export interface CompressSettings {
   /** An open source; it is closed when the run ends, however it ends. */
   readonly source: RoomSource;
-  /** Sizes of the levels, lowest first; default 100, 50, 25. */
-  readonly levels?: readonly number[];
+  /** A new planner, which is used up by the run; by default an `AdaptivePlanner`. */
+  readonly planner?: Planner;
   /** Fewer saved rows than this: nothing is kept. */
   readonly minSavedRows?: number;
   /** Wraps each group's statements in a guarded transaction. */
@@ -76,7 +73,7 @@ export async function compressRoom(settings: CompressSettings): Promise<Statisti
         );
       }
     }
-    const planner = new LevelsPlanner(settings.levels ?? DEFAULT_LEVELS);
+    const { planner = new AdaptivePlanner() } = settings;
     const plan = new RoomPlan(source, planner, settings.verify ?? true);
     const stages: NodeJS.ReadWriteStream[] = [plan];
     if (graphs.length > 0) stages.push(graphSink(graphs.map(({ stream }) => stream)));
@@ -154,7 +151,7 @@ function statisticsOf(
   outcome: Statistics['outcome'],
   seconds: number,
 ): Statistics {
-  const warnings = [...settings.source.warnings];
+  const warnings = [...settings.source.warnings, ...planner.warnings];
   if (counts.contradictoryGroups > 0) {
     warnings.push(
       `${counts.contradictoryGroups} state groups have two events for one key, so that their state is undefined (the first: ${counts.contradictoryExamples.join(', ')}). They and the groups built on them were left as they are.`,
@@ -174,8 +171,9 @@ function statisticsOf(
     groupsWritten: counts.groupsWritten,
     rowsDeleted: counts.rowsDeleted,
     rowsInserted: counts.rowsInserted,
-    hopsBefore: { largest: counts.largestHopsBefore, mean: counts.meanHopsBefore },
-    hopsAfter: { largest: counts.largestHopsAfter, mean: counts.meanHopsAfter },
+    hopsBefore: counts.hopsBefore.figures,
+    hopsAfter: counts.hopsAfter.figures,
+    verified: settings.verify ?? true,
     groupsVerified,
     groupsPassedThrough: counts.groupsPassedThrough,
     outcome,

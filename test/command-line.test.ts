@@ -35,7 +35,7 @@ test('what is not given is left to the defaults', () => {
     statsFile: undefined,
     minSavedRows: undefined,
     transactions: false,
-    levels: undefined,
+    strategy: { name: 'adaptive', settings: { rebaseDeep: false } },
     graphs: false,
     verify: true,
     memory: 64_000_000,
@@ -53,7 +53,7 @@ test('every option has its effect, by its short name and by its long one', () =>
     statsFile: 'stats.json',
     minSavedRows: 7,
     transactions: true,
-    levels: [3, 4],
+    strategy: { name: 'levels', sizes: [3, 4] },
     graphs: true,
     verify: false,
     memory: 128_000_000,
@@ -82,7 +82,7 @@ test('values may be joined to their option, as the old tool takes them', () => {
   assert.deepEqual(command.source, { kind: 'files', inputs: ['exports'] });
   assert.equal(command.room, ROOM);
   assert.equal(command.output, 'out.sql');
-  assert.deepEqual(command.levels, [100, 50]);
+  assert.deepEqual(command.strategy, { name: 'levels', sizes: [100, 50] });
   assert.deepEqual(command.range, { minStateGroup: 5 });
   assert.equal(command.transactions, true);
   assert.equal(command.minSavedRows, 7);

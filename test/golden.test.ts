@@ -51,6 +51,8 @@ for (const name of goldenCases()) {
       const run = async (source: string[], output: string) => {
         const sql = join(folder, `${output}-${transactions}.sql`);
         const options = [
+          '--strategy',
+          'levels',
           ...expected.options.split(' ').filter(Boolean),
           ...(transactions ? ['-t'] : []),
         ];

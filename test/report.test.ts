@@ -20,8 +20,9 @@ const statistics: Statistics = {
   groupsWritten: 120,
   rowsDeleted: 9000,
   rowsInserted: 5836,
-  hopsBefore: { largest: 100, mean: 50.44 },
-  hopsAfter: { largest: 175, mean: 42 },
+  hopsBefore: { largest: 100, mean: 50.44, distribution: [] },
+  hopsAfter: { largest: 175, mean: 42, distribution: [] },
+  verified: true,
   groupsVerified: 2500,
   groupsPassedThrough: 1,
   outcome: 'written',
@@ -50,7 +51,7 @@ test('the summary begins in the words of the existing tool', () => {
 });
 
 test('a run that did not verify does not say that the states match', () => {
-  const lines = summaryLines({ ...statistics, groupsVerified: 0 });
+  const lines = summaryLines({ ...statistics, verified: false });
   assert.equal(lines.includes('New state map matches old one'), false);
 });
 

@@ -1,6 +1,8 @@
 import { resolve } from 'node:path';
 import yargs from 'yargs';
 import { UsageError } from '../errors.js';
+import { DEFAULT_MAX_HOPS } from '../planner/adaptive.js';
+import type { AdaptiveSettings } from '../planner/adaptive.js';
 import type { GroupRange } from '../sources/room-source.js';
 import { VERSION } from '../version.js';
 import { closestName } from './closest-name.js';
@@ -21,13 +23,18 @@ export interface CompressCommand {
   readonly statsFile: string | undefined;
   readonly minSavedRows: number | undefined;
   readonly transactions: boolean;
-  readonly levels: readonly number[] | undefined;
+  readonly strategy: Strategy;
   readonly graphs: boolean;
   readonly verify: boolean;
   /** Bytes that the sort of the input files may take. */
   readonly memory: number;
   readonly tmpdir: string | undefined;
 }
+
+/** How groups are planned; what is not given is left to the planner. */
+export type Strategy =
+  | { readonly name: 'levels'; readonly sizes: readonly number[] | undefined }
+  | { readonly name: 'adaptive'; readonly settings: AdaptiveSettings };
 
 /** The answer to `--help` or `--version`. */
 export interface Answer {
@@ -140,11 +147,55 @@ function checked(parsed: Record<string, unknown>, env: NodeJS.ProcessEnv): Compr
     statsFile,
     minSavedRows: integer('min-saved-rows', 0),
     transactions,
-    levels: text('level-sizes')?.split(',').map(parseLevel),
+    strategy: chosenStrategy(text, integer, parsed['rebase-deep'] === true),
     graphs: parsed.graphs === true,
     verify: parsed['no-verify'] !== true,
     memory: integer('memory', 1)! * MEGABYTE,
     tmpdir,
+  };
+}
+
+/** Chains of more groups than this would fill the memory before they saved anything. */
+const MOST_HOPS = 1_000_000;
+
+function chosenStrategy(
+  text: (name: OptionName) => string | undefined,
+  integer: (name: OptionName, least: number) => number | undefined,
+  rebaseDeep: boolean,
+): Strategy {
+  const sizes = text('level-sizes')?.split(',').map(parseLevel);
+  const name = text('strategy') ?? (sizes === undefined ? 'adaptive' : 'levels');
+  const maxHops = integer('max-hops', 1);
+  const headroom = integer('headroom', 0);
+  if (name === 'levels') {
+    if (maxHops !== undefined || headroom !== undefined || rebaseDeep) {
+      throw new UsageError(
+        '--max-hops, --headroom and --rebase-deep are about adaptive, and levels are asked for.',
+      );
+    }
+    return { name, sizes };
+  }
+  if (name !== 'adaptive') {
+    throw new UsageError(`--strategy takes adaptive or levels, not '${name}'.`);
+  }
+  if (sizes !== undefined) {
+    throw new UsageError(
+      '-l (--level-sizes) is about levels, and --strategy adaptive is asked for.',
+    );
+  }
+  if (maxHops !== undefined && maxHops > MOST_HOPS) {
+    throw new UsageError(`--max-hops takes at most ${MOST_HOPS}.`);
+  }
+  if (headroom !== undefined && headroom >= (maxHops ?? DEFAULT_MAX_HOPS)) {
+    throw new UsageError('--headroom must be less than --max-hops.');
+  }
+  return {
+    name,
+    settings: {
+      rebaseDeep,
+      ...(maxHops !== undefined && { maxHops }),
+      ...(headroom !== undefined && { headroom }),
+    },
   };
 }
 

@@ -10,6 +10,9 @@ import type { Statistics } from '../report/statistics.js';
 import { summaryLines } from '../report/summary.js';
 import { openFileOutput, openSpooledOutput, openStreamedOutput } from '../sinks/output.js';
 import type { OpenOutput, SpoolSettings } from '../sinks/output.js';
+import { AdaptivePlanner } from '../planner/adaptive.js';
+import { LevelsPlanner } from '../planner/levels.js';
+import type { Planner } from '../planner/planner.js';
 import type { RoomSource } from '../sources/room-source.js';
 import type { CompressCommand } from './command-line.js';
 import { isClosedPipe } from './failure.js';
@@ -92,11 +95,18 @@ async function compress(
     verify: command.verify,
     onProgress: (progress) => status.progress(progress),
     signal,
-    ...(command.levels !== undefined && { levels: command.levels }),
+    planner: plannerOf(command),
     ...(output !== undefined && { output }),
     ...(command.minSavedRows !== undefined && { minSavedRows: command.minSavedRows }),
     ...(command.graphs && { graphs: process.cwd() }),
   });
+}
+
+function plannerOf({ strategy, range }: CompressCommand): Planner {
+  if (strategy.name === 'levels') return new LevelsPlanner(strategy.sizes);
+  // Groups at the end of a range are not the ones that Synapse goes on with.
+  const partial = range.maxStateGroup !== undefined || range.groupsToCompress !== undefined;
+  return new AdaptivePlanner({ ...(partial && { headroom: 0 }), ...strategy.settings });
 }
 
 /** Loads the one source that is needed: the other's packages cost a tenth of a second. */

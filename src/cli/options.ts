@@ -47,12 +47,35 @@ export const OPTIONS = {
     group: GROUPS,
     describe: 'Only state groups up to this one, itself included',
   },
+  strategy: {
+    nargs: 1,
+    group: GROUPS,
+    describe: 'adaptive, or levels as the old tool has them',
+    defaultDescription: 'adaptive; levels with -l',
+  },
   'level-sizes': {
     alias: 'l',
     nargs: 1,
     group: GROUPS,
-    describe: 'Sizes of the levels, lowest first',
+    describe: 'With levels: their sizes, lowest first',
     defaultDescription: '100,50,25',
+  },
+  'max-hops': {
+    nargs: 1,
+    group: GROUPS,
+    describe: 'With adaptive: the longest chain of state groups',
+    defaultDescription: '100',
+  },
+  headroom: {
+    nargs: 1,
+    group: GROUPS,
+    describe: "With adaptive: hops to leave under the newest groups for Synapse's next ones",
+    defaultDescription: 'half of --max-hops',
+  },
+  'rebase-deep': {
+    type: 'boolean',
+    group: GROUPS,
+    describe: 'With adaptive: shorten chains that are longer already, even if it costs rows',
   },
   'no-verify': {
     alias: 'N',

@@ -12,13 +12,16 @@ const WORTH_EXPONENT = 1.5;
 /** A stored delta of so few rows is not worth a search. */
 const SMALL_DELTA = 8;
 
+/** What Synapse itself allows a chain before it writes a snapshot. */
+export const DEFAULT_MAX_HOPS = 100;
+
 export interface AdaptiveSettings {
-  /** The longest chain, counted in groups, the group itself included. */
-  readonly maxHops: number;
-  /** Hops to leave under the newest groups, so that Synapse's next ones fit. */
-  readonly headroom: number;
+  /** The longest chain, counted in groups, the group itself included; default 100. */
+  readonly maxHops?: number;
+  /** Hops to leave under the newest groups, so that Synapse's next ones fit; default half of `maxHops`. */
+  readonly headroom?: number;
   /** Shortens also those chains that are stored longer than `maxHops`, though it may cost rows. */
-  readonly rebaseDeep: boolean;
+  readonly rebaseDeep?: boolean;
 }
 
 /**
@@ -34,12 +37,12 @@ export interface AdaptiveSettings {
  */
 export class AdaptivePlanner implements Planner {
   readonly description: string;
-  readonly forcedResets = 0;
-  readonly forcedResetRows = 0;
+  forcedResets = 0;
+  forcedResetRows = 0;
   /** Groups whose chain was stored longer than `maxHops` and was left so. */
-  deepGroups = 0;
+  #deepGroups = 0;
 
-  readonly #settings: AdaptiveSettings;
+  readonly #settings: Required<AdaptiveSettings>;
   /** What the hops left on a base at each depth are worth, as a part of a snapshot. */
   readonly #worth: Float64Array;
   readonly #reachable = new ReachableStates();
@@ -54,14 +57,22 @@ export class AdaptivePlanner implements Planner {
   #best = NO_STATE;
   #bestValue = 0;
 
-  constructor(settings: AdaptiveSettings) {
-    const { maxHops, headroom } = settings;
-    this.#settings = settings;
+  constructor(settings: AdaptiveSettings = {}) {
+    const { maxHops = DEFAULT_MAX_HOPS, rebaseDeep = false } = settings;
+    const { headroom = Math.floor(maxHops / 2) } = settings;
+    this.#settings = { maxHops, headroom, rebaseDeep };
     this.#worth = Float64Array.from(
       { length: maxHops + 1 },
       (_, depth) => Math.max(0, (maxHops - depth - 1) / maxHops) ** WORTH_EXPONENT,
     );
     this.description = `adaptive, at most ${maxHops} hops, ${headroom} left under the newest groups`;
+  }
+
+  get warnings(): string[] {
+    if (this.#deepGroups === 0) return [];
+    return [
+      `${this.#deepGroups} state groups are in stored chains of more than ${this.#settings.maxHops} hops, which would cost rows to shorten; they were left so. --rebase-deep shortens them.`,
+    ];
   }
 
   plan(states: LiveStates, state: number, stored: number, plan: Plan, newest: boolean): boolean {
@@ -78,6 +89,10 @@ export class AdaptivePlanner implements Planner {
         base === NO_STATE
           ? states.list(state, plan.delta)
           : states.difference(base, state, plan.delta, plan.delta.length);
+    }
+    if (base === NO_STATE && stored !== NO_STATE) {
+      this.forcedResets++;
+      this.forcedResetRows += plan.length;
     }
     this.#goOn(states, state, stored, base);
     return changed;
@@ -98,7 +113,7 @@ export class AdaptivePlanner implements Planner {
           ? states.size[state]!
           : states.difference(this.#best, state, this.#found, states.size[state]!);
       if (rows >= needed) {
-        this.deepGroups++;
+        this.#deepGroups++;
         return stored;
       }
     }

@@ -11,6 +11,7 @@ import { ReachableStates } from './reachable-states.js';
  */
 export class LevelsPlanner implements Planner {
   readonly description: string;
+  readonly warnings: readonly string[] = [];
   forcedResets = 0;
   forcedResetRows = 0;
   readonly #sizes: readonly number[];
@@ -19,7 +20,8 @@ export class LevelsPlanner implements Planner {
   readonly #lengths: number[];
   readonly #reachable = new ReachableStates();
 
-  constructor(sizes: readonly number[]) {
+  /** @param sizes of the levels, the lowest first; the old tool's by default */
+  constructor(sizes: readonly number[] = [100, 50, 25]) {
     this.#sizes = sizes;
     this.#heads = sizes.map(() => NO_STATE);
     this.#lengths = sizes.map(() => 0);

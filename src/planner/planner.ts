@@ -19,6 +19,8 @@ export interface Planner {
   /** Groups for which no base had only keys of theirs, and their rows. */
   readonly forcedResets: number;
   readonly forcedResetRows: number;
+  /** What an operator should know, once all groups are planned. */
+  readonly warnings: readonly string[];
   /**
    * Plans for the group whose state is `state` and whose stored predecessor's state is `stored`, or
    * `NO_STATE`. `newest` tells that Synapse may put its next groups on this one. Returns false if the

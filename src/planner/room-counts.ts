@@ -1,4 +1,5 @@
 import { IN_RANGE } from '../sources/group-table.js';
+import type { Hops } from '../report/statistics.js';
 import type { EntryPool } from '../state/entry-pool.js';
 import type { GroupRows } from '../state/row-parser.js';
 import type { Plan } from './planner.js';
@@ -20,32 +21,13 @@ export class RoomCounts {
   /** Groups with two events for one key: how many, and the first. */
   contradictoryGroups = 0;
   readonly contradictoryExamples: number[] = [];
-  largestHopsBefore = 0;
-  largestHopsAfter = 0;
-  #hopsBefore = 0;
-  #hopsAfter = 0;
-  #chains = 0;
+  readonly hopsBefore = new HopCounts();
+  readonly hopsAfter = new HopCounts();
 
   constructor(
     readonly entries: EntryPool,
     readonly roomLength: number,
   ) {}
-
-  get meanHopsBefore(): number {
-    return this.#chains === 0 ? 0 : this.#hopsBefore / this.#chains;
-  }
-
-  get meanHopsAfter(): number {
-    return this.#chains === 0 ? 0 : this.#hopsAfter / this.#chains;
-  }
-
-  hops(before: number, after: number): void {
-    this.#chains++;
-    this.#hopsBefore += before;
-    this.#hopsAfter += after;
-    if (before > this.largestHopsBefore) this.largestHopsBefore = before;
-    if (after > this.largestHopsAfter) this.largestHopsAfter = after;
-  }
 
   contradictory(stateGroup: number): void {
     this.contradictoryGroups++;
@@ -94,5 +76,36 @@ export class RoomCounts {
       bytes += 8 + ((heap + 7) & ~7) + ((16 + keyBytes + 7) & ~7);
     }
     return bytes;
+  }
+}
+
+/** The upper ends of the ranges in which chain lengths are counted. */
+const RANGES = [1, 10, 25, 50, 75, 100, 150, 200] as const;
+
+/** Counts chain lengths. */
+class HopCounts {
+  #largest = 0;
+  #sum = 0;
+  #groups = 0;
+  readonly #counts = new Float64Array(RANGES.length + 1);
+
+  add(hops: number): void {
+    this.#groups++;
+    this.#sum += hops;
+    if (hops > this.#largest) this.#largest = hops;
+    let range = 0;
+    while (range < RANGES.length && hops > RANGES[range]!) range++;
+    this.#counts[range]!++;
+  }
+
+  get figures(): Hops {
+    return {
+      largest: this.#largest,
+      mean: this.#groups === 0 ? 0 : this.#sum / this.#groups,
+      distribution: Array.from(this.#counts, (groups, range) => ({
+        upTo: RANGES[range] ?? null,
+        groups,
+      })),
+    };
   }
 }

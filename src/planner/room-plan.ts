@@ -143,7 +143,8 @@ export class RoomPlan extends Transform {
         this.#keep(index, rows);
       }
     }
-    this.counts.hops(states.hopsBefore[state]!, states.hopsAfter[state]!);
+    this.counts.hopsBefore.add(states.hopsBefore[state]!);
+    this.counts.hopsAfter.add(states.hopsAfter[state]!);
   }
 
   /** Whether Synapse may put its next groups on this one. */

@@ -2,6 +2,8 @@
 export interface Hops {
   readonly largest: number;
   readonly mean: number;
+  /** How many groups have a chain of at most `upTo` groups but more than the range before; null is without end. */
+  readonly distribution: readonly { readonly upTo: number | null; readonly groups: number }[];
 }
 
 /** Every figure of one room's run. Rows are rows of `state_groups_state`. */
@@ -26,7 +28,8 @@ export interface Statistics {
   readonly rowsInserted: number;
   readonly hopsBefore: Hops;
   readonly hopsAfter: Hops;
-  /** Groups whose new encoding was compared with the stored one; 0 with verification off. */
+  /** Whether each new encoding was compared with the stored one, and how many there were. */
+  readonly verified: boolean;
   readonly groupsVerified: number;
   /** Groups in range that were left as stored because their edges or rows are irregular. */
   readonly groupsPassedThrough: number;

@@ -14,7 +14,7 @@ export function summaryLines(statistics: Statistics): string[] {
     `  Number of forced resets due to lacking prev: ${statistics.forcedResets}`,
     `  Number of compressed rows caused by the above: ${statistics.forcedResetRows}`,
     `  Number of state groups changed: ${statistics.stateGroupsChanged}`,
-    ...(statistics.groupsVerified > 0 ? ['New state map matches old one'] : []),
+    ...(statistics.verified ? ['New state map matches old one'] : []),
     ...statistics.warnings.map((warning) => `Warning: ${warning}`),
     ...outcomeLines(statistics),
   ];

@@ -1,0 +1,26 @@
+export { compressRoom } from './compress.js';
+export type { CompressSettings, Output, Progress } from './compress.js';
+export {
+  CompressStateError,
+  DatabaseError,
+  InputError,
+  OutputError,
+  RoomNotFoundError,
+  UsageError,
+  VerificationError,
+} from './errors.js';
+export { AdaptivePlanner } from './planner/adaptive.js';
+export type { AdaptiveSettings } from './planner/adaptive.js';
+export { LevelsPlanner } from './planner/levels.js';
+export type { Change, PlannedGroup } from './planner/planned-group.js';
+export type { Plan, Planner } from './planner/planner.js';
+export { RoomPlan } from './planner/room-plan.js';
+export type { Hops, Statistics } from './report/statistics.js';
+export { GRAPH_FILES, graphSink } from './sinks/graphs.js';
+export { openFileOutput, openSpooledOutput, openStreamedOutput } from './sinks/output.js';
+export { sqlSink } from './sinks/sql.js';
+export { openFilesSource } from './sources/files/files-source.js';
+export type { GroupTable, Irregularity } from './sources/group-table.js';
+export { openPostgresSource } from './sources/postgres/postgres-source.js';
+export type { GroupRange, RoomSource } from './sources/room-source.js';
+export { VERSION } from './version.js';
