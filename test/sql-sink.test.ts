@@ -1,6 +1,4 @@
 import assert from 'node:assert/strict';
-import { spawn, spawnSync } from 'node:child_process';
-import { once } from 'node:events';
 import { Readable } from 'node:stream';
 import { buffer, text } from 'node:stream/consumers';
 import { after, before, beforeEach, test } from 'node:test';
@@ -10,12 +8,11 @@ import type { PlannedGroup } from '../src/planner/planned-group.js';
 import { sqlSink } from '../src/sinks/sql.js';
 import { testPostgres } from './support/postgres.js';
 import type { TestDatabase } from './support/postgres.js';
+import { hasPsql, psql } from './support/psql.js';
 
 /** About as long as a whole event may be. */
 const LONG = 65_000;
 const LINE_FEED = 10;
-
-const hasPsql = spawnSync('psql', ['--version']).status === 0;
 
 let db: TestDatabase;
 
@@ -87,25 +84,6 @@ async function differences(): Promise<number> {
      ) AS differing`,
   );
   return Number(rows[0].count);
-}
-
-/** Runs SQL from psql's stdin. */
-async function psql(
-  sql: Readable,
-  { options }: { readonly options: readonly string[] },
-): Promise<{ code: number; stdout: string; stderr: string }> {
-  const child = spawn('psql', ['-X', '-q', ...options, '-d', db.url, '-f', '-'], {
-    stdio: ['pipe', 'pipe', 'pipe'],
-  });
-  // psql may end before it has read all.
-  child.stdin.on('error', () => {});
-  sql.pipe(child.stdin);
-  const [stdout, stderr, [code]] = await Promise.all([
-    text(child.stdout),
-    text(child.stderr),
-    once(child, 'close') as Promise<[number]>,
-  ]);
-  return { code, stdout, stderr };
 }
 
 /** Sends SQL as one message, which the server parses before it runs any of it. */
@@ -186,7 +164,7 @@ for (const { name, settings } of SESSIONS) {
                 const sql = sink(await copyText(), { room, transactions });
                 if (apply === 'psql') {
                   const options = ['-v', 'ON_ERROR_STOP=1', '-v', 'type=evil'];
-                  const { code, stderr } = await psql(sql, { options });
+                  const { code, stderr } = await psql(db, sql, options);
                   assert.deepEqual({ code, stderr }, { code: 0, stderr: '' });
                 } else {
                   await oneQuery(sql);
@@ -290,9 +268,9 @@ test(
 
     const whole = await text(sink(rows, { newPredecessor: 1 }));
     const cut = whole.slice(0, whole.lastIndexOf(';'));
-    assert.notEqual((await psql(Readable.from([`${cut}\nnot SQL;\n`]), { options })).code, 0);
+    assert.notEqual((await psql(db, Readable.from([`${cut}\nnot SQL;\n`]), options)).code, 0);
     assert.equal(await storedRows(), 0);
-    assert.deepEqual(await psql(Readable.from([whole]), { options }), {
+    assert.deepEqual(await psql(db, Readable.from([whole]), options), {
       code: 0,
       stdout: '',
       stderr: '',

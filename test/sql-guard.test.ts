@@ -1,0 +1,432 @@
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { Readable } from 'node:stream';
+import { text } from 'node:stream/consumers';
+import { test } from 'node:test';
+import type { TestContext } from 'node:test';
+import fc from 'fast-check';
+import pg from 'pg';
+import type { PlannedGroup } from '../src/planner/planned-group.js';
+import { apply, guardedSql, planChange, ROOM, store } from './support/guarded-change.js';
+import type { StoredGroup } from './support/guarded-change.js';
+import { testPostgres } from './support/postgres.js';
+import type { Schema, TestDatabase } from './support/postgres.js';
+import { hasPsql, psql } from './support/psql.js';
+import { expectSameStates, readAllStates } from './support/states.js';
+
+const ROOM_GROUPS: readonly StoredGroup[] = [
+  { id: 1, rows: ['create/$c', 'topic/$t0', 'member/$a'] },
+  { id: 2, predecessor: 1, rows: ['topic/$t1'] },
+  { id: 3, predecessor: 2, rows: ['name/$n'] },
+  { id: 4, predecessor: 3, rows: ['topic/$t2', 'avatar/$p'] },
+  { id: 5, rows: ['create/$c', 'topic/$t2', 'member/$a', 'name/$n', 'avatar/$p', 'rules/$r'] },
+  { id: 6, predecessor: 5, rows: ['topic/$t3'] },
+];
+
+/** A new predecessor for some of the groups. */
+const PLAN: readonly (readonly [group: number, newPredecessor: number | undefined])[] = [
+  [3, 1],
+  [4, 2],
+  [5, 3],
+  [6, undefined],
+];
+
+async function database(t: TestContext, schema: Schema = 'synapse'): Promise<TestDatabase> {
+  const db = await (await testPostgres()).createDatabase({ schema });
+  t.after(() => db.drop());
+  return db;
+}
+
+async function connect(t: TestContext, db: TestDatabase): Promise<pg.Client> {
+  const client = new pg.Client(db.url);
+  await client.connect();
+  // The database goes first, and takes the connection with it.
+  client.on('error', () => {});
+  t.after(() => client.end());
+  return client;
+}
+
+async function planRoom(db: TestDatabase): Promise<PlannedGroup[]> {
+  const changes: PlannedGroup[] = [];
+  for (const [group, newPredecessor] of PLAN) {
+    changes.push(await planChange(db, group, newPredecessor));
+  }
+  return changes;
+}
+
+async function edges(db: TestDatabase): Promise<string> {
+  return text(db.copyOut('SELECT * FROM state_group_edges ORDER BY 1, 2'));
+}
+
+async function rows(db: TestDatabase): Promise<string> {
+  return text(db.copyOut('SELECT * FROM state_groups_state ORDER BY 1, 3, 4, 5'));
+}
+
+for (const schema of ['synapse', 'synapse-before-1.124'] as const) {
+  test(`changes are applied once, and a second time nothing is (${schema})`, async (t) => {
+    const db = await database(t, schema);
+    const client = await connect(t, db);
+    await store(db, ROOM_GROUPS);
+    const states = await readAllStates(db);
+    const sql = await guardedSql(await planRoom(db));
+
+    assert.deepEqual(await apply(client, sql), { rewritten: 4, skipped: 0, warnings: [] });
+    assert.equal(await edges(db), '2\t1\n3\t1\n4\t2\n5\t3\n');
+    expectSameStates(await readAllStates(db), states);
+
+    const compressed = await rows(db);
+    const again = await apply(client, sql);
+    assert.deepEqual([again.rewritten, again.skipped], [0, 4]);
+    assert.match(
+      again.warnings[0],
+      /^State group 3 was left as it is: its predecessor is not what/,
+    );
+    assert.equal(await edges(db), '2\t1\n3\t1\n4\t2\n5\t3\n');
+    assert.equal(await rows(db), compressed);
+
+    // Nor is anything left that lasts longer than the changes.
+    assert.deepEqual((await client.query('SHOW lock_timeout')).rows, [{ lock_timeout: '0' }]);
+  });
+}
+
+const NOT_IN_ROOM = 'it or its new predecessor is not in the room any more';
+const PENDING = 'it or its new predecessor is about to be deleted';
+const OTHER_EDGE = 'its predecessor is not what was read';
+const OTHER_ROWS = 'its rows are not what was read';
+
+/** What another may have done to a group since it was read; group 4 is to be put on group 2. */
+const SINCE: readonly { what: string; sql: string; skipped: number; reason: string }[] = [
+  {
+    what: 'a row has another event',
+    sql: "UPDATE state_groups_state SET event_id = '$x' WHERE state_group = 4 AND type = 'topic'",
+    skipped: 4,
+    reason: OTHER_ROWS,
+  },
+  {
+    what: 'two rows have changed their events',
+    sql: "UPDATE state_groups_state SET event_id = CASE event_id WHEN '$p' THEN '$t2' ELSE '$p' END WHERE state_group = 4",
+    skipped: 4,
+    reason: OTHER_ROWS,
+  },
+  {
+    what: 'a row is there twice',
+    sql: "INSERT INTO state_groups_state SELECT * FROM state_groups_state WHERE state_group = 4 AND type = 'topic'",
+    skipped: 4,
+    reason: OTHER_ROWS,
+  },
+  {
+    what: 'a row is gone',
+    sql: "DELETE FROM state_groups_state WHERE state_group = 4 AND type = 'topic'",
+    skipped: 4,
+    reason: OTHER_ROWS,
+  },
+  {
+    what: 'its predecessor is another',
+    sql: 'UPDATE state_group_edges SET prev_state_group = 1 WHERE state_group = 4',
+    skipped: 4,
+    reason: OTHER_EDGE,
+  },
+  {
+    what: 'its predecessor is the planned one',
+    sql: 'UPDATE state_group_edges SET prev_state_group = 2 WHERE state_group = 4',
+    skipped: 4,
+    reason: OTHER_EDGE,
+  },
+  {
+    what: 'it has no predecessor',
+    sql: 'DELETE FROM state_group_edges WHERE state_group = 4',
+    skipped: 4,
+    reason: OTHER_EDGE,
+  },
+  {
+    what: 'it has two predecessors',
+    sql: 'INSERT INTO state_group_edges VALUES (4, 1)',
+    skipped: 4,
+    reason: OTHER_EDGE,
+  },
+  {
+    what: 'it has a predecessor',
+    sql: 'INSERT INTO state_group_edges VALUES (5, 4)',
+    skipped: 5,
+    reason: OTHER_EDGE,
+  },
+  {
+    what: 'it is gone',
+    sql: 'DELETE FROM state_groups WHERE id = 6; DELETE FROM state_groups_state WHERE state_group = 6; DELETE FROM state_group_edges WHERE state_group = 6',
+    skipped: 6,
+    reason: NOT_IN_ROOM,
+  },
+  {
+    what: 'its new predecessor is gone',
+    sql: 'DELETE FROM state_groups WHERE id = 2',
+    skipped: 4,
+    reason: NOT_IN_ROOM,
+  },
+  {
+    what: 'it is in another room',
+    sql: "UPDATE state_groups SET room_id = '!other:example.org' WHERE id = 6",
+    skipped: 6,
+    reason: NOT_IN_ROOM,
+  },
+  {
+    what: 'its new predecessor is in another room',
+    sql: "UPDATE state_groups SET room_id = '!other:example.org' WHERE id = 2",
+    skipped: 4,
+    reason: NOT_IN_ROOM,
+  },
+  {
+    what: 'it is about to be deleted',
+    sql: 'INSERT INTO state_groups_pending_deletion (state_group, insertion_ts) VALUES (6, 1)',
+    skipped: 6,
+    reason: PENDING,
+  },
+  {
+    what: 'its new predecessor is about to be deleted',
+    sql: 'INSERT INTO state_groups_pending_deletion (state_group, insertion_ts) VALUES (2, 1)',
+    skipped: 4,
+    reason: PENDING,
+  },
+];
+
+for (const { what, sql, skipped, reason } of SINCE) {
+  test(`a group is left as it is, and the others are not, when ${what}`, async (t) => {
+    const db = await database(t);
+    const client = await connect(t, db);
+    await store(db, ROOM_GROUPS);
+    const changes = await guardedSql(await planRoom(db));
+    await db.query(sql);
+    const states = await readAllStates(db);
+    const storedOf = () =>
+      text(
+        db.copyOut(
+          `SELECT type, event_id FROM state_groups_state WHERE state_group = ${skipped}
+           UNION ALL SELECT 'edge', prev_state_group::text FROM state_group_edges WHERE state_group = ${skipped}
+           ORDER BY 1, 2`,
+        ),
+      );
+    const stored = await storedOf();
+
+    assert.deepEqual(await apply(client, changes), {
+      rewritten: 3,
+      skipped: 1,
+      warnings: [`State group ${skipped} was left as it is: ${reason}.`],
+    });
+    assert.equal(await storedOf(), stored);
+    expectSameStates(await readAllStates(db), states);
+  });
+}
+
+test('a predecessor that is not older is never taken', async (t) => {
+  const db = await database(t);
+  const client = await connect(t, db);
+  await store(db, [...ROOM_GROUPS, { id: 7, rows: ['create/$c'] }]);
+  const states = await readAllStates(db);
+  const changes = [await planChange(db, 6, 7), await planChange(db, 5, 5)];
+
+  const { rewritten, warnings } = await apply(client, await guardedSql(changes));
+  assert.equal(rewritten, 0);
+  assert.deepEqual(warnings, [
+    'State group 6 was left as it is: its new predecessor is not older.',
+    `State group 5 was left as it is: ${NOT_IN_ROOM}.`,
+  ]);
+  expectSameStates(await readAllStates(db), states);
+});
+
+const PSQL_OPTIONS = [
+  [],
+  ['-v', 'ON_ERROR_STOP=1'],
+  ['-v', 'ON_ERROR_STOP=1', '-v', 'AUTOCOMMIT=off'],
+  ['-v', 'ON_ERROR_STOP=1', '-v', 'ON_ERROR_ROLLBACK=on'],
+  ['-v', 'ON_ERROR_STOP=1', '-1'],
+];
+
+for (const options of PSQL_OPTIONS) {
+  const skip = !hasPsql && 'there is no psql';
+  test(`psql ${options.join(' ')} goes on after a group that is left`, { skip }, async (t) => {
+    const db = await database(t);
+    await store(db, ROOM_GROUPS);
+    const sql = await guardedSql(await planRoom(db));
+    await db.query("DELETE FROM state_groups_state WHERE state_group = 4 AND type = 'topic'");
+    const states = await readAllStates(db);
+
+    const { code, stdout, stderr } = await psql(db, Readable.from([sql]), ['-tA', ...options]);
+    assert.deepEqual([code, stdout], [0, '3|1\n']);
+    assert.match(stderr, /WARNING: {2}State group 4 was left as it is: its rows are not what was/);
+    assert.doesNotMatch(stderr, /ERROR/);
+    assert.equal(await edges(db), '2\t1\n3\t1\n4\t3\n5\t3\n');
+    expectSameStates(await readAllStates(db), states);
+  });
+}
+
+test('a group whose statement fails is neither changed nor counted', async (t) => {
+  if (!hasPsql) return t.skip('there is no psql');
+  const db = await database(t);
+  await store(db, ROOM_GROUPS);
+  const states = await readAllStates(db);
+  await db.query(`
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql
+      AS $$ BEGIN RAISE 'the disk is full'; END $$;
+    CREATE TRIGGER refuse BEFORE INSERT ON state_groups_state
+      FOR EACH ROW WHEN (new.state_group = 4) EXECUTE FUNCTION refuse()`);
+
+  const sql = Readable.from([await guardedSql(await planRoom(db))]);
+  const { stdout, stderr } = await psql(db, sql, ['-tA']);
+  assert.equal(stdout, '3|0\n');
+  assert.match(stderr, /ERROR: {2}the disk is full/);
+  assert.equal(await edges(db), '2\t1\n3\t1\n4\t3\n5\t3\n');
+  expectSameStates(await readAllStates(db), states);
+});
+
+test('tables in a schema of their own are found by the search path', async (t) => {
+  const db = await database(t);
+  await store(db, ROOM_GROUPS);
+  await db.query('CREATE SCHEMA state');
+  for (const table of ['', '_state', '_pending_deletion']) {
+    await db.query(`ALTER TABLE state_groups${table} SET SCHEMA state`);
+  }
+  await db.query(`
+    ALTER TABLE state_group_edges SET SCHEMA state;
+    ALTER DATABASE ${db.name} SET search_path = state;
+    SET search_path = state`);
+  const states = await readAllStates(db);
+  const sql = await guardedSql(await planRoom(db));
+  await db.query(
+    'INSERT INTO state_groups_pending_deletion (state_group, insertion_ts) VALUES (6, 1)',
+  );
+
+  const { rewritten, skipped } = await apply(await connect(t, db), sql);
+  assert.deepEqual([rewritten, skipped], [3, 1]);
+  expectSameStates(await readAllStates(db), states);
+});
+
+test('a role needs these privileges, each of them, and no others', async (t) => {
+  const db = await database(t);
+  await store(db, ROOM_GROUPS);
+  const sql = await guardedSql(await planRoom(db));
+  const role = `role_${randomUUID().replaceAll('-', '')}`;
+  const privileges = [
+    `TEMPORARY ON DATABASE ${db.name}`,
+    'USAGE ON SCHEMA public',
+    'SELECT ON state_groups',
+    'UPDATE (room_id) ON state_groups',
+    ...['SELECT', 'INSERT', 'DELETE'].flatMap((privilege) => [
+      `${privilege} ON state_group_edges`,
+      `${privilege} ON state_groups_state`,
+    ]),
+    'SELECT ON state_groups_pending_deletion',
+  ];
+  await db.query(`
+    CREATE ROLE ${role};
+    REVOKE ALL ON DATABASE ${db.name} FROM PUBLIC;
+    REVOKE ALL ON SCHEMA public FROM PUBLIC`);
+  for (const privilege of privileges) await db.query(`GRANT ${privilege} TO ${role}`);
+  try {
+    for (const privilege of privileges) {
+      const client = await connect(t, db);
+      await db.query(`REVOKE ${privilege} FROM ${role}`);
+      await client.query(`SET SESSION AUTHORIZATION ${role}`);
+      await assert.rejects(apply(client, sql), /permission denied|does not exist/, privilege);
+      await db.query(`GRANT ${privilege} TO ${role}`);
+    }
+    const client = await connect(t, db);
+    await client.query(`SET SESSION AUTHORIZATION ${role}`);
+    assert.equal((await apply(client, sql)).rewritten, 4);
+  } finally {
+    await db.query(`DROP OWNED BY ${role}; DROP ROLE ${role}`);
+  }
+});
+
+test('every look at a table is by an index, also where nothing is known of the table', async (t) => {
+  const db = await database(t);
+  await db.query(`
+    INSERT INTO state_groups SELECT i, '${ROOM}', '$e' FROM generate_series(1, 20000) AS i;
+    INSERT INTO state_group_edges SELECT i, i - 1 FROM generate_series(2, 20000) AS i;
+    INSERT INTO state_groups_state
+      SELECT i, '${ROOM}', 'topic', '', '$t' || i FROM generate_series(1, 20000) AS i`);
+  const changes: PlannedGroup[] = [];
+  for (let group = 11; group <= 30; group++) {
+    changes.push(await planChange(db, group, group === 20 ? undefined : group - 5));
+  }
+  const sql = await guardedSql(changes);
+  const client = await connect(t, db);
+  // Statistics are of the transactions that have ended.
+  const scans = async () =>
+    (
+      await db.query(`SELECT pg_stat_clear_snapshot(), relname, seq_scan
+        FROM pg_stat_user_tables WHERE relname LIKE 'state_group%' ORDER BY 2`)
+    ).rows;
+  const ended = async (session: pg.Client) => {
+    const pid = (await session.query<{ pid: number }>('SELECT pg_backend_pid() AS pid')).rows[0]
+      .pid;
+    await session.end();
+    for (;;) {
+      const { rowCount } = await db.query('SELECT FROM pg_stat_activity WHERE pid = $1', [pid]);
+      if (rowCount === 0) return;
+    }
+  };
+  await ended(await connect(t, db));
+  const before = await scans();
+  assert.equal((await apply(client, sql)).rewritten, 20);
+  await ended(client);
+  assert.deepEqual(await scans(), before);
+});
+
+/** Rooms of up to 12 groups, of which a parent's keys stay and some of few events come. */
+const anyRoom = fc
+  .array(
+    fc.record({
+      parent: fc.option(fc.nat(), { nil: undefined }),
+      rows: fc.dictionary(fc.constantFrom('a', 'b', 'c', 'd'), fc.constantFrom('$1', '$2', '$3')),
+      base: fc.option(fc.nat(), { nil: undefined }),
+    }),
+    { minLength: 1, maxLength: 12 },
+  )
+  .map((groups) => {
+    const keys: string[][] = [];
+    return groups.map(({ parent, rows: entries, base }, index) => {
+      const predecessor = parent === undefined || index === 0 ? undefined : (parent % index) + 1;
+      const inherited = predecessor === undefined ? [] : keys[predecessor - 1];
+      keys[index] = [...inherited, ...Object.keys(entries)];
+      const possible = keys
+        .slice(0, index)
+        .flatMap((of, at) => (of.every((key) => keys[index].includes(key)) ? at + 1 : []));
+      return {
+        id: index + 1,
+        predecessor,
+        rows: Object.entries(entries).map(([key, event]) => `${key}/${event}`),
+        newPredecessor: base === undefined ? undefined : possible[base % possible.length],
+      };
+    });
+  });
+
+test('any of the changes, in any order, keep every state, and none is applied twice', async (t) => {
+  const db = await database(t);
+  const client = await connect(t, db);
+  const anyOrder = anyRoom.chain((room) =>
+    fc.tuple(fc.constant(room), fc.shuffledSubarray(room, { minLength: 1 })),
+  );
+  await fc.assert(
+    fc.asyncProperty(anyOrder, async ([room, chosen]) => {
+      await db.query('TRUNCATE state_groups, state_group_edges, state_groups_state');
+      await store(db, room);
+      const states = await readAllStates(db);
+      const changes: PlannedGroup[] = [];
+      for (const { id, newPredecessor } of chosen) {
+        const planned = await planChange(db, id, newPredecessor);
+        const { oldPredecessor, oldRows, newRows } = planned;
+        if (oldPredecessor !== newPredecessor || oldRows !== newRows) changes.push(planned);
+      }
+      const sql = await guardedSql(changes);
+      assert.deepEqual(await apply(client, sql), {
+        rewritten: changes.length,
+        skipped: 0,
+        warnings: [],
+      });
+      expectSameStates(await readAllStates(db), states);
+      const after = [await edges(db), await rows(db)];
+      assert.equal((await apply(client, sql)).skipped, changes.length);
+      assert.deepEqual([await edges(db), await rows(db)], after);
+    }),
+    { numRuns: 25 },
+  );
+});

@@ -1,0 +1,101 @@
+import { Readable } from 'node:stream';
+import { text } from 'node:stream/consumers';
+import type pg from 'pg';
+import type { PlannedGroup } from '../../src/planner/planned-group.js';
+import { sqlSink } from '../../src/sinks/sql.js';
+import type { TestDatabase } from './postgres.js';
+
+export const ROOM = '!room:example.org';
+
+/** A state group to store: its delta or snapshot as `type/event_id`, each type a key. */
+export interface StoredGroup {
+  readonly id: number;
+  readonly predecessor?: number | undefined;
+  readonly rows: readonly string[];
+}
+
+export async function store(db: TestDatabase, groups: readonly StoredGroup[]): Promise<void> {
+  for (const { id, predecessor, rows } of groups) {
+    await db.query("INSERT INTO state_groups VALUES ($1, $2, '$e')", [id, ROOM]);
+    if (predecessor !== undefined) {
+      await db.query('INSERT INTO state_group_edges VALUES ($1, $2)', [id, predecessor]);
+    }
+    await db.query(
+      `INSERT INTO state_groups_state
+       SELECT $1, $2, split_part(entry, '/', 1), '', split_part(entry, '/', 2)
+       FROM unnest($3::text[]) AS entry`,
+      [id, ROOM, rows],
+    );
+  }
+}
+
+/** Plans a group anew, on a group that has none but its keys or in full, from what is stored now. */
+export async function planChange(
+  db: TestDatabase,
+  stateGroup: number,
+  newPredecessor: number | undefined,
+): Promise<PlannedGroup> {
+  const { rows: delta } = await db.query<{ row: string }>(DELTA, [stateGroup, newPredecessor]);
+  const { rows: stored } = await db.query<{ predecessor: string; rows: string; hash: string }>(
+    STORED,
+    [stateGroup],
+  );
+  const { predecessor, rows, hash } = stored[0];
+  return {
+    stateGroup,
+    oldPredecessor: predecessor === null ? undefined : Number(predecessor),
+    newPredecessor,
+    oldRows: Number(rows),
+    newRows: delta.length,
+    change: {
+      oldRowsHash: BigInt(hash),
+      rows: Buffer.from(delta.map(({ row }) => `${row}\n`).join('')),
+    },
+  };
+}
+
+const DELTA = `
+  WITH RECURSIVE chain (id, member) AS (
+    SELECT id, id FROM unnest(ARRAY[$1, $2]::bigint[]) AS id
+    UNION
+    SELECT chain.id, edge.prev_state_group
+      FROM chain JOIN state_group_edges AS edge ON edge.state_group = chain.member
+  ),
+  state AS (
+    SELECT DISTINCT ON (id, type, state_key) id, concat_ws(E'\\t', type, state_key, event_id) AS row
+      FROM chain JOIN state_groups_state ON state_group = member
+      ORDER BY id, type, state_key, member DESC
+  )
+  SELECT row FROM state WHERE id = $1 EXCEPT SELECT row FROM state WHERE id = $2 ORDER BY row`;
+
+const STORED = `
+  SELECT (SELECT prev_state_group FROM state_group_edges WHERE state_group = $1) AS predecessor,
+    count(*) AS rows,
+    coalesce(sum(hashtextextended(event_id, hashtextextended(state_key, hashtextextended(type, 0)))), 0) AS hash
+  FROM state_groups_state WHERE state_group = $1`;
+
+/** The changes as the sink writes them with `-t`. */
+export function guardedSql(changes: readonly PlannedGroup[]): Promise<string> {
+  const sink = sqlSink({ room: ROOM, transactions: true, header: [] });
+  return text(Readable.from([changes]).pipe(sink));
+}
+
+/** What SQL of `guardedSql` said when it was applied. */
+export interface Outcome {
+  readonly rewritten: number;
+  readonly skipped: number;
+  readonly warnings: readonly string[];
+}
+
+/** Sends SQL of `guardedSql`, or its last part, as one message. */
+export async function apply(client: pg.Client, sql: string): Promise<Outcome> {
+  const warnings: string[] = [];
+  const note = ({ message = '' }): void => void warnings.push(message);
+  client.on('notice', note);
+  const results = (await client.query<string[]>({ text: sql, rowMode: 'array' })) as unknown as {
+    readonly rows: readonly (readonly string[])[];
+  }[];
+  client.off('notice', note);
+  const [rewritten, skipped] = results.at(-1)!.rows[0].map(Number);
+  return { rewritten, skipped, warnings };
+}
