@@ -11,26 +11,17 @@ const WALK_COST = 1 / 25;
 export class KeyOrder {
   #sorted = new Int32Array(1024);
   #length = 0;
+  #added = new Int32Array(1024);
+  #addedLength = 0;
   /** For each key its entry plus one while a list with that key is put in order, else 0. */
   #marked = new Int32Array(1024);
 
   constructor(readonly keys: KeyTable) {}
 
+  /** Adds a key; it is put in its place when an order is asked for next. */
   insert(key: number): void {
-    this.#sorted = grown(this.#sorted, this.#length + 1);
-    const sorted = this.#sorted;
-    let low = 0;
-    let high = this.#length;
-    // Keys of a snapshot come in order: look at the end first.
-    if (high > 0 && this.#compare(sorted[high - 1]!, key) < 0) low = high;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (this.#compare(sorted[middle]!, key) < 0) low = middle + 1;
-      else high = middle;
-    }
-    sorted.copyWithin(low + 1, low, this.#length);
-    sorted[low] = key;
-    this.#length++;
+    this.#added = grown(this.#added, this.#addedLength + 1);
+    this.#added[this.#addedLength++] = key;
   }
 
   /** Puts the first `count` of `entries`, each of another key, in the order of their keys. */
@@ -39,6 +30,7 @@ export class KeyOrder {
       entries.subarray(0, count).sort((a, b) => this.#compare(keyOf[a]!, keyOf[b]!));
       return;
     }
+    this.#settle();
     this.#marked = grown(this.#marked, this.#length);
     const marked = this.#marked;
     for (let i = 0; i < count; i++) marked[keyOf[entries[i]!]!] = entries[i]! + 1;
@@ -49,6 +41,29 @@ export class KeyOrder {
       entries[to++] = marked[key]! - 1;
       marked[key] = 0;
     }
+  }
+
+  /** Puts the added keys in their places, from the last on, so that each key moves once. */
+  #settle(): void {
+    const added = this.#added.subarray(0, this.#addedLength);
+    added.sort((a, b) => this.#compare(a, b));
+    this.#sorted = grown(this.#sorted, this.#length + added.length);
+    const sorted = this.#sorted;
+    let end = this.#length;
+    for (let i = added.length - 1; i >= 0; i--) {
+      let low = 0;
+      let high = end;
+      while (low < high) {
+        const middle = (low + high) >> 1;
+        if (this.#compare(sorted[middle], added[i]) < 0) low = middle + 1;
+        else high = middle;
+      }
+      sorted.copyWithin(low + i + 1, low, end);
+      sorted[low + i] = added[i];
+      end = low;
+    }
+    this.#length += added.length;
+    this.#addedLength = 0;
   }
 
   #compare(a: number, b: number): number {
