@@ -24,7 +24,7 @@ export class SortBuffer {
   constructor(memory: number) {
     // A quarter for the pieces' keep, so that lines may be as short as 60 bytes. Untouched pages cost nothing.
     const pieces = Math.max(1, Math.floor(memory / 4 / PIECE_COST));
-    this.#bytes = new Uint8Array(Math.max(1, memory - pieces * PIECE_COST));
+    this.#bytes = new Uint8Array(Math.max(1, Math.floor(memory) - pieces * PIECE_COST));
     this.#keys = new Float64Array(pieces);
     this.#starts = new Int32Array(pieces);
     this.#order = new Int32Array(pieces);

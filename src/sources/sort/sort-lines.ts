@@ -8,7 +8,9 @@ import { TemporaryFile } from './temporary-file.js';
 
 /** Size of the chunks that come out. */
 const CHUNK = 64 * 1024;
-/** The part of the memory that is used while the lines come out, for then others work too. */
+/** The part of the memory that lines are sorted in; input, output and what waits to be collected take the rest. */
+const SORT_SHARE = 3 / 4;
+/** The memory is divided by it while the lines come out, for then others work too. */
 const MERGE_SHARE = 4;
 /** A disk is read in pieces of at least this size, where the memory allows. */
 const SMALLEST_READ = 64 * 1024;
@@ -75,7 +77,7 @@ class ExternalSort {
       let at = isOrdered ? part.add(pieces) : 0;
       isOrdered &&= at === pieces.count;
       while (at < pieces.count) {
-        this.#buffer ??= new SortBuffer(this.#memory - 2 * this.#bufferSize);
+        this.#buffer ??= new SortBuffer(this.#memory * SORT_SHARE);
         at = this.#buffer.add(pieces, at);
         if (at < pieces.count) await this.#store(this.#buffer);
       }
