@@ -9,6 +9,8 @@ const BRANCHES = 64;
 const ENDED_BRANCHES = 8;
 /** How fast hops lose worth as a chain grows: 1 would make all hops worth the same. */
 const WORTH_EXPONENT = 1.5;
+/** A branch goes on from a head that is at most so many rows away. */
+const NEAR = 16;
 /** A stored delta of so few rows is not worth a search. */
 const SMALL_DELTA = 8;
 
@@ -151,7 +153,7 @@ export class AdaptivePlanner implements Planner {
         states,
         head,
         state,
-        Math.min(rows - 1, Math.floor(left * hopWorth)),
+        Math.min(rows - 1, NEAR, Math.floor(left * hopWorth)),
       );
       if (found < 0) continue;
       this.#best = head;

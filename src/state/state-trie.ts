@@ -97,7 +97,9 @@ export class StateTrie {
    * `OVER_LIMIT`. Writes at most `limit` entries.
    */
   difference(from: number, to: number, found: Int32Array, limit: number): number {
-    return this.#difference(from, to, this.#height, found, 0, limit);
+    return this.#height > 0
+      ? this.#difference(from, to, this.#height, found, 0, limit)
+      : this.#leafDifference(from, to, found, 0, limit);
   }
 
   /** How many keys two states have otherwise, counted up to `limit`; more than `limit` if there are more. */
@@ -122,19 +124,34 @@ export class StateTrie {
     const a = from * WIDTH;
     const b = to * WIDTH;
     for (let i = 0; i < WIDTH; i++) {
-      const old = nodes[a + i]!;
-      const now = nodes[b + i]!;
+      const old = nodes[a + i];
+      const now = nodes[b + i];
       if (old === now) continue;
-      if (level > 0) {
-        count = this.#difference(old, now, level - 1, found, count, limit);
-        if (count < 0) return count;
-      } else if (now === 0) {
-        return LACKS_KEY;
-      } else if (count === limit) {
-        return OVER_LIMIT;
-      } else {
-        found[count++] = now - 1;
-      }
+      count =
+        level > 1
+          ? this.#difference(old, now, level - 1, found, count, limit)
+          : this.#leafDifference(old, now, found, count, limit);
+      if (count < 0) return count;
+    }
+    return count;
+  }
+
+  #leafDifference(
+    from: number,
+    to: number,
+    found: Int32Array,
+    count: number,
+    limit: number,
+  ): number {
+    const nodes = this.#nodes;
+    const a = from * WIDTH;
+    const b = to * WIDTH;
+    for (let i = 0; i < WIDTH; i++) {
+      const now = nodes[b + i];
+      if (nodes[a + i] === now) continue;
+      if (now === 0) return LACKS_KEY;
+      if (count === limit) return OVER_LIMIT;
+      found[count++] = now - 1;
     }
     return count;
   }
