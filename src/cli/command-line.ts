@@ -1,14 +1,11 @@
 import { resolve } from 'node:path';
-import yargs from 'yargs';
 import { UsageError } from '../errors.js';
 import { DEFAULT_MAX_HOPS } from '../planner/adaptive.js';
 import type { AdaptiveSettings } from '../planner/adaptive.js';
 import type { GroupRange } from '../sources/room-source.js';
-import { VERSION } from '../version.js';
-import { closestName } from './closest-name.js';
-import { flag, OPTION_NAMES, optionOf, OPTIONS } from './options.js';
-import type { OptionName } from './options.js';
-import { withSeparateValues } from './separate-values.js';
+import { Arguments, parseInteger, readArguments } from './arguments.js';
+import type { Answer } from './arguments.js';
+import { OPTIONS } from './options.js';
 
 /** What a command line asks for, checked. `-` as a path is standard input or standard output. */
 export interface CompressCommand {
@@ -36,11 +33,6 @@ export type Strategy =
   | { readonly name: 'levels'; readonly sizes: readonly number[] | undefined }
   | { readonly name: 'adaptive'; readonly settings: AdaptiveSettings };
 
-/** The answer to `--help` or `--version`. */
-export interface Answer {
-  readonly text: string;
-}
-
 /** `memory` counts decimal megabytes, as disks and `top` do. */
 const MEGABYTE = 1_000_000;
 
@@ -54,70 +46,35 @@ export function parseCommandLine(
   args: readonly string[],
   env: NodeJS.ProcessEnv,
 ): CompressCommand | Answer {
-  const separate = withSeparateValues(args);
-  let answer = '';
-  let parsed: Record<string, unknown> = {};
-  yargs()
-    .parserConfiguration({
-      // `--no-verify` is a name of its own here, and every value is a string that we check.
-      'boolean-negation': false,
-      'camel-case-expansion': false,
-      'dot-notation': false,
-      'parse-numbers': false,
-      'parse-positional-numbers': false,
-    })
-    .detectLocale(false)
-    .scriptName('synapse_compress_state')
-    .usage('Usage: $0 (-p DSN | -i PATH) -r ROOM [-o FILE] [options]')
-    .usage('Re-lays the state groups of a Synapse room so that they take fewer rows.')
-    .options(OPTIONS)
-    .help()
-    .alias('help', 'h')
-    .version(VERSION)
-    .alias('version', 'V')
-    .example("$0 -p postgresql://host/db -r '!abc:example.com' -o out.sql -t", '')
-    .example("$0 -i exports/ -r '!abc:example.com' -o out.sql", '')
-    .example("… | $0 -i - -r '!abc:example.com' -o - -t | psql …", '')
-    .epilogue(
-      'Nothing is written to the database: the SQL is yours to apply. Status goes to standard ' +
-        'error. A password belongs into PGPASSWORD or ~/.pgpass, not on the command line.',
-    )
-    .wrap(90)
-    .strict()
-    .exitProcess(false)
-    .fail((message, error) => {
-      throw new UsageError(explained(message ?? error.message, separate));
-    })
-    .parseSync(separate, {}, (_error: unknown, argv: object, output: string) => {
-      answer = output;
-      parsed = { ...argv };
-    });
-  return answer === '' ? checked(parsed, env) : { text: answer };
+  const given = readArguments(args, OPTIONS, (parser) =>
+    parser
+      .usage('Usage: $0 (-p DSN | -i PATH) -r ROOM [-o FILE] [options]')
+      .usage('Re-lays the state groups of a Synapse room so that they take fewer rows.')
+      .example("$0 -p postgresql://host/db -r '!abc:example.com' -o out.sql -t", '')
+      .example("$0 -i exports/ -r '!abc:example.com' -o out.sql", '')
+      .example("… | $0 -i - -r '!abc:example.com' -o - -t | psql …", '')
+      .epilogue(
+        'Two commands stand beside it, each with a --help of its own: "$0 verify BEFORE AFTER" ' +
+          'compares the states of a room, "$0 check SOURCE" looks for what is wrong in the tables.\n\n' +
+          'Nothing is written to the database: the SQL is yours to apply. Status goes to standard ' +
+          'error. A password belongs into PGPASSWORD or ~/.pgpass, not on the command line.',
+      ),
+  );
+  return given instanceof Arguments ? checked(given, env) : given;
 }
 
-function checked(parsed: Record<string, unknown>, env: NodeJS.ProcessEnv): CompressCommand {
-  const text = (name: OptionName): string | undefined => {
-    const value = parsed[name];
-    if (Array.isArray(value)) {
-      throw new UsageError(`${flag(name)} is given ${value.length} times; give it once.`);
-    }
-    if (value === '' && name !== 'postgres-url') {
-      throw new UsageError(`${flag(name)} is given an empty value.`);
-    }
-    return value as string | undefined;
-  };
-  const integer = (name: OptionName, least: number): number | undefined => {
-    const value = text(name);
-    return value === undefined ? undefined : parseInteger(value, flag(name), least);
-  };
-
-  const output = standardName(text('output-file'));
-  const statsFile = standardName(text('stats-file'));
-  const tmpdir = text('tmpdir');
-  const unbuffered = parsed.unbuffered === true;
-  const transactions = parsed.transactions === true;
-  const source = chosenSource(text('postgres-url'), parsed.input, env);
-  const room = text('room-id');
+function checked(given: Arguments, env: NodeJS.ProcessEnv): CompressCommand {
+  const [stray] = given.positionals;
+  if (stray !== undefined) {
+    throw new UsageError(`'${stray}' belongs to no option. Each input needs an -i of its own.`);
+  }
+  const output = standardName(given.text('output-file'));
+  const statsFile = standardName(given.text('stats-file'));
+  const tmpdir = given.text('tmpdir');
+  const unbuffered = given.has('unbuffered');
+  const transactions = given.has('transactions');
+  const source = chosenSource(given, env);
+  const room = given.text('room-id');
   if (room === undefined) {
     throw new UsageError("Which room? Give its id in single quotes: -r '!abc:example.com'");
   }
@@ -138,35 +95,37 @@ function checked(parsed: Record<string, unknown>, env: NodeJS.ProcessEnv): Compr
     source,
     room,
     range: checkedRange(
-      integer('min-state-group', 0),
-      integer('max-state-group', 0),
-      integer('groups-to-compress', 1),
+      given.integer('min-state-group', 0),
+      given.integer('max-state-group', 0),
+      given.integer('groups-to-compress', 1),
     ),
     output,
     unbuffered,
     statsFile,
-    minSavedRows: integer('min-saved-rows', 0),
+    minSavedRows: given.integer('min-saved-rows', 0),
     transactions,
-    strategy: chosenStrategy(text, integer, parsed['rebase-deep'] === true),
-    graphs: parsed.graphs === true,
-    verify: parsed['no-verify'] !== true,
-    memory: integer('memory', 1)! * MEGABYTE,
+    strategy: chosenStrategy(given),
+    graphs: given.has('graphs'),
+    verify: !given.has('no-verify'),
+    memory: memoryOf(given),
     tmpdir,
   };
+}
+
+/** `--memory` in bytes. */
+export function memoryOf(given: Arguments): number {
+  return given.integer('memory', 1)! * MEGABYTE;
 }
 
 /** Chains of more groups than this would fill the memory before they saved anything. */
 const MOST_HOPS = 1_000_000;
 
-function chosenStrategy(
-  text: (name: OptionName) => string | undefined,
-  integer: (name: OptionName, least: number) => number | undefined,
-  rebaseDeep: boolean,
-): Strategy {
-  const sizes = text('level-sizes')?.split(',').map(parseLevel);
-  const name = text('strategy') ?? (sizes === undefined ? 'adaptive' : 'levels');
-  const maxHops = integer('max-hops', 1);
-  const headroom = integer('headroom', 0);
+function chosenStrategy(given: Arguments): Strategy {
+  const rebaseDeep = given.has('rebase-deep');
+  const sizes = given.text('level-sizes')?.split(',').map(parseLevel);
+  const name = given.text('strategy') ?? (sizes === undefined ? 'adaptive' : 'levels');
+  const maxHops = given.integer('max-hops', 1);
+  const headroom = given.integer('headroom', 0);
   if (name === 'levels') {
     if (maxHops !== undefined || headroom !== undefined || rebaseDeep) {
       throw new UsageError(
@@ -199,12 +158,9 @@ function chosenStrategy(
   };
 }
 
-function chosenSource(
-  dsn: string | undefined,
-  input: unknown,
-  env: NodeJS.ProcessEnv,
-): CompressCommand['source'] {
-  const inputs = [input ?? []].flat() as string[];
+function chosenSource(given: Arguments, env: NodeJS.ProcessEnv): CompressCommand['source'] {
+  const dsn = given.text('postgres-url');
+  const inputs = given.texts('input');
   if (dsn !== undefined && inputs.length > 0) {
     throw new UsageError('-p and -i are both given: a room is read from one of them.');
   }
@@ -253,36 +209,4 @@ function checkedRange(
 
 function parseLevel(size: string): number {
   return parseInteger(size.trim(), 'Each size of -l', 1);
-}
-
-function parseInteger(value: string, what: string, least: number): number {
-  const number = Number(value);
-  if (!/^-?\d+$/.test(value) || number < least || !Number.isSafeInteger(number)) {
-    throw new UsageError(
-      `${what} takes a whole number from ${least} to ${Number.MAX_SAFE_INTEGER}, not '${value}'.`,
-    );
-  }
-  return number;
-}
-
-/** What yargs found wrong, as a sentence that says what to do. */
-function explained(message: string, args: readonly string[]): string {
-  const [, lacking] = /^Not enough arguments following: (.*)$/s.exec(message) ?? [];
-  const option = optionOf(lacking ?? '');
-  if (option !== undefined) {
-    return `${flag(option)} needs a value.`;
-  }
-  const [, unknown] = /^Unknown arguments?: (.*)$/s.exec(message) ?? [];
-  if (unknown === undefined) {
-    return message;
-  }
-  const [name] = unknown.split(', ');
-  if (args.includes(name)) {
-    return `'${name}' belongs to no option. Each input needs an -i of its own.`;
-  }
-  if (name.length === 1) {
-    return `There is no option -${name}.`;
-  }
-  const closest = closestName(name, OPTION_NAMES);
-  return `There is no option --${name}.${closest === undefined ? '' : ` Did you mean --${closest}?`}`;
 }

@@ -1,0 +1,129 @@
+import yargs from 'yargs';
+import type { Argv, Options } from 'yargs';
+import { UsageError } from '../errors.js';
+import { VERSION } from '../version.js';
+import { closestName } from './closest-name.js';
+import { flag, optionOf } from './options.js';
+import type { OptionName } from './options.js';
+import { withSeparateValues } from './separate-values.js';
+
+/** The answer to `--help` or `--version`. */
+export interface Answer {
+  readonly text: string;
+}
+
+/**
+ * Splits a command line into options and positional arguments.
+ *
+ * @param describe adds usage, examples and the like
+ * @throws UsageError with what is wrong and what to give instead
+ */
+export function readArguments(
+  args: readonly string[],
+  options: Readonly<Record<string, Options>>,
+  describe: (parser: Argv) => Argv,
+): Arguments | Answer {
+  const separate = withSeparateValues(args);
+  let answer = '';
+  let parsed: Record<string, unknown> = {};
+  describe(
+    yargs()
+      .parserConfiguration({
+        // `--no-verify` is a name of its own here, and every value is a string that we check.
+        'boolean-negation': false,
+        'camel-case-expansion': false,
+        'dot-notation': false,
+        'parse-numbers': false,
+        'parse-positional-numbers': false,
+      })
+      .detectLocale(false)
+      .scriptName('synapse_compress_state'),
+  )
+    .options(options)
+    .help()
+    .alias('help', 'h')
+    .version(VERSION)
+    .alias('version', 'V')
+    .wrap(90)
+    .strictOptions()
+    .exitProcess(false)
+    .fail((message, error) => {
+      throw new UsageError(explained(message ?? error.message, Object.keys(options)));
+    })
+    .parseSync(separate, {}, (_error: unknown, argv: object, output: string) => {
+      answer = output;
+      parsed = { ...argv };
+    });
+  return answer === '' ? new Arguments(parsed) : { text: answer };
+}
+
+/** What a command line gives: values as they were written, not looked at yet. */
+export class Arguments {
+  readonly #parsed: Readonly<Record<string, unknown>>;
+
+  constructor(parsed: Readonly<Record<string, unknown>>) {
+    this.#parsed = parsed;
+  }
+
+  /** What stands there without an option. */
+  get positionals(): readonly string[] {
+    return this.#parsed['_'] as string[];
+  }
+
+  has(name: string): boolean {
+    return this.#parsed[name] === true;
+  }
+
+  /** The values of an option that may be given several times. */
+  texts(name: OptionName): readonly string[] {
+    return [this.#parsed[name] ?? []].flat() as string[];
+  }
+
+  /** @throws UsageError if the option is given twice, or an empty value where that makes no sense */
+  text(name: OptionName): string | undefined {
+    const value = this.#parsed[name];
+    if (Array.isArray(value)) {
+      throw new UsageError(`${flag(name)} is given ${value.length} times; give it once.`);
+    }
+    if (value === '' && name !== 'postgres-url') {
+      throw new UsageError(`${flag(name)} is given an empty value.`);
+    }
+    return value as string | undefined;
+  }
+
+  /** @throws UsageError if the value is no whole number, or less than `least` */
+  integer(name: OptionName, least: number): number | undefined {
+    const value = this.text(name);
+    return value === undefined ? undefined : parseInteger(value, flag(name), least);
+  }
+}
+
+/** The number that is written, where it is one from `least` on; `what` is what messages call it. */
+export function parseInteger(value: string, what: string, least: number): number {
+  const number = Number(value);
+  if (!/^-?\d+$/.test(value) || number < least || !Number.isSafeInteger(number)) {
+    throw new UsageError(
+      `${what} takes a whole number from ${least} to ${Number.MAX_SAFE_INTEGER}, not '${value}'.`,
+    );
+  }
+  return number;
+}
+
+/** What yargs found wrong, as a sentence that says what to do. */
+function explained(message: string, options: readonly string[]): string {
+  const [, lacking] = /^Not enough arguments following: (.*)$/s.exec(message) ?? [];
+  const option = optionOf(lacking ?? '');
+  if (option !== undefined) {
+    return `${flag(option)} needs a value.`;
+  }
+  const [, unknown] = /^Unknown arguments?: (.*)$/s.exec(message) ?? [];
+  if (unknown === undefined) {
+    return message;
+  }
+  const [name] = unknown.split(', ');
+  if (name.length === 1) {
+    return `There is no option -${name}.`;
+  }
+  const closest = closestName(name, options);
+  return `There is no option --${name}.${closest === undefined ? '' : ` Did you mean --${closest}?`}`;
+}
