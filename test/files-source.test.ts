@@ -397,6 +397,7 @@ describe('the files source', () => {
       let reads = 0;
       const edges = {
         name: 'edges',
+        place: (index: number) => `Line ${index + 1} of edges`,
         rereadable: true,
         read() {
           reads++;
@@ -419,6 +420,7 @@ describe('the files source', () => {
     const text = lines(ids.slice(1).map((id, i) => [id, ids[i]!]));
     const edges = {
       name: 'edges',
+      place: (index: number) => `Line ${index + 1} of edges`,
       rereadable: true,
       read: () => Readable.from([Buffer.from(text)]),
     };
@@ -589,14 +591,14 @@ describe('the files source', () => {
       const { folder, tmpdir, path } = await tableFolder(t, small);
       const other = join(folder, 'other.txt');
       const empty = join(folder, 'empty');
-      await writeFile(other, '1,!a:x,t,,$\n');
+      await writeFile(other, '1;!a:x;t;;$\n');
       await writeFile(empty, '');
       await writeFile(join(tmpdir, 'edges'), small.state_group_edges);
       for (const [inputs, message] of [
         [[join(folder, 'none')], /Can't read .*none: there is no such file/],
         [[path('state_groups_state')], /holds state_group_edges\. Export/],
         [[path('state_group_edges')], /holds state_groups_state\. Export/],
-        [[folder, other], /other\.txt is not COPY text .*'1,!a:x,t,,\$'/],
+        [[folder, other], /other\.txt holds no rows .*'1;!a:x;t;;\$'/],
         [[folder, empty], /empty is empty/],
         [[folder, join(tmpdir, 'edges')], /^InputError: Both .* hold state_group_edges/],
       ] as const) {

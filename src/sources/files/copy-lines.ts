@@ -36,7 +36,7 @@ export async function* copyLines(
   input: Input,
   table: StateTable,
 ): AsyncGenerator<CopyLines, void, undefined> {
-  const lines = new LineSplitter(input.name, table);
+  const lines = new LineSplitter(input, table);
   let carry: Buffer | undefined;
   let position = 0;
   for await (const chunk of input.read()) {
@@ -70,7 +70,7 @@ export async function* copyLines(
 export function numberAt(bytes: Uint8Array, start: number, end: number): number {
   let number = 0;
   for (let i = start; i < end; i++) {
-    const digit = bytes[i]! - ZERO;
+    const digit = bytes[i] - ZERO;
     if (digit < 0 || digit > 9) return NaN;
     number = number * 10 + digit;
   }
@@ -91,13 +91,13 @@ class LineSplitter implements CopyLines {
   groups = new Float64Array(1024);
   /** Whether the end marker was there. */
   ended = false;
-  readonly #name: string;
+  readonly #input: Input;
   readonly #table: StateTable;
   /** Number of the lines before these. */
   #linesBefore = 0;
 
-  constructor(name: string, table: StateTable) {
-    this.#name = name;
+  constructor(input: Input, table: StateTable) {
+    this.#input = input;
     this.#table = table;
   }
 
@@ -109,7 +109,7 @@ class LineSplitter implements CopyLines {
     this.position = position;
     // Two bytes that COPY text never holds; to search for them at once costs next to nothing.
     const isClean = !bytes.includes(0) && !bytes.includes(CARRIAGE_RETURN);
-    const tabs = COLUMNS[this.#table] - 1;
+    const tabs = COLUMNS[this.#table].length - 1;
     let group = NaN;
     let groupStart = 0;
     let groupLength = 0;
@@ -151,7 +151,7 @@ class LineSplitter implements CopyLines {
   /** @throws InputError if the line is not as it should be */
   #check(start: number, end: number, tabs: number): void {
     const line = this.bytes.subarray(start, end);
-    const columns = COLUMNS[this.#table];
+    const columns = COLUMNS[this.#table].length;
     if (line.at(-1) === CARRIAGE_RETURN) {
       throw this.error(
         this.count,
@@ -188,7 +188,7 @@ class LineSplitter implements CopyLines {
   }
 
   error(index: number, what: string): InputError {
-    return new InputError(`Line ${this.#linesBefore + index + 1} of ${this.#name} ${what}.`);
+    return new InputError(`${this.#input.place(this.#linesBefore + index)} ${what}.`);
   }
 }
 

@@ -9,10 +9,16 @@ import type { Input } from './input.js';
 import { RoomColumn } from './room-column.js';
 import { readHeaders, type RoomHeaders } from './room-headers.js';
 import { RoomRows } from './room-rows.js';
+import type { StateTable } from './state-table.js';
 
 export interface FilesSourceSettings {
-  /** Files, folders, and `-` for standard input: COPY text, gzipped or not, one input a table. */
+  /**
+   * Files, folders, and `-` for standard input: plain SQL of pg_dump, or the tables, one input each, as
+   * COPY text, CSV, binary COPY data or JSON. All of it may be packed with gzip or zstd.
+   */
   readonly inputs: readonly string[];
+  /** Inputs, beside those, whose table neither content nor name tell. */
+  readonly tables?: Readonly<Partial<Record<StateTable, string>>>;
   readonly stdin: Readable;
   readonly room: string;
   readonly range: GroupRange;
@@ -24,7 +30,7 @@ export interface FilesSourceSettings {
 }
 
 /**
- * Opens a room in COPY text of `state_group_edges`, `state_groups_state` and, if there, `state_groups`,
+ * Opens a room in exports of `state_group_edges`, `state_groups_state` and, if there, `state_groups`,
  * and reads the headers. Rows that are not in order of state group are sorted when they are read. What
  * can be read only once goes through temporary files, as far as it is needed again.
  *
@@ -33,11 +39,13 @@ export interface FilesSourceSettings {
  *   aborted
  */
 export async function openFilesSource(settings: FilesSourceSettings): Promise<RoomSource> {
-  const { inputs, stdin, room, range, tmpdir, signal } = settings;
+  const { inputs, tables: givenTables = {}, stdin, room, range, tmpdir, signal } = settings;
   const work = new Work(tmpdir, signal);
   try {
-    const { tables, warnings } = await findInputs(inputs, stdin, work.signal);
-    const headers = await readHeaders(tables, room, range, () => work.temporaryFile());
+    const temporaryFile = () => work.temporaryFile();
+    const given = { inputs, tables: givenTables, stdin };
+    const { tables, warnings } = await findInputs(given, temporaryFile, work.signal);
+    const headers = await readHeaders(tables, room, range, temporaryFile);
     return new FilesSource(settings, work, headers, warnings);
   } catch (error) {
     await work.end();

@@ -3,8 +3,14 @@ import { readdir, stat } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import type { Readable } from 'node:stream';
 import { InputError } from '../../errors.js';
+import type { TemporaryFile } from '../sort/temporary-file.js';
+import { binaryToCopyText } from './binary.js';
+import { csvToCopyText } from './csv.js';
+import { dumpTables } from './dump.js';
 import { explained, FileInput, StreamInput, type Input } from './input.js';
-import { tableOfLine, tableOfName, type StateTable } from './state-table.js';
+import { jsonToCopyText } from './json.js';
+import { recognize, type Format } from './recognize.js';
+import { STATE_TABLES, tableOfName, type StateTable } from './state-table.js';
 
 /** Which input holds which table. */
 export interface TableInputs {
@@ -18,86 +24,168 @@ export interface FoundInputs {
   readonly warnings: readonly string[];
 }
 
+export interface GivenInputs {
+  /** Files, folders, and `-` for standard input. */
+  readonly inputs: readonly string[];
+  /** Files, or `-`, of which it is known what they hold. */
+  readonly tables: Readonly<Partial<Record<StateTable, string>>>;
+  readonly stdin: Readable;
+}
+
 const HOW_TO_EXPORT =
-  'Export a table with psql: COPY state_groups_state TO STDOUT, without options.';
+  "Export a table with psql: COPY state_groups_state TO STDOUT; or dump all: pg_dump -t 'state_group*'.";
+const TABLES = 'state_groups, state_group_edges or state_groups_state';
 
 /**
- * Finds out which table each input holds: files, folders (all files in them whose names end in .copy or
- * .copy.gz or speak of one of the tables), and `-` for standard input. The content tells; only an
- * empty file is told by its name.
+ * Finds out which tables each input holds, and in which format: files, folders (all files in them whose
+ * names end in .copy, packed or not, or speak of one of the tables), and `-` for standard input. The
+ * content tells; only what has no rows is told by its name.
  *
  * @throws InputError if a table is missing or there twice, or an input can't be read or holds no table
  */
 export async function findInputs(
-  inputs: readonly string[],
-  stdin: Readable,
+  given: GivenInputs,
+  temporaryFile: () => Promise<TemporaryFile>,
   signal: AbortSignal,
 ): Promise<FoundInputs> {
+  const { inputs, stdin } = given;
   const found: Partial<Record<StateTable, Input>> = {};
   const warnings: string[] = [];
-  const add = async (input: FileInput | StreamInput, named: boolean): Promise<void> => {
-    const line = firstLine(await input.head());
-    const isEmpty = line === '' || line === '\\.';
-    const ofName = tableOfName(basename(input.name));
-    const table = isEmpty ? ofName : tableOfLine(line);
-    if (table === undefined) {
-      const what = isEmpty
-        ? `${input.name} is empty, and its name does not tell which table it holds.`
-        : `${input.name} is not COPY text of state_groups, state_group_edges or state_groups_state: it begins with '${line.slice(0, 60)}'.`;
-      if (named) throw new InputError(`${what} ${HOW_TO_EXPORT}`);
-      warnings.push(`${what} It was ignored.`);
-      return;
-    }
+  const put = (table: StateTable, input: Input): void => {
     const other = found[table];
     if (other !== undefined) {
       throw new InputError(
         `Both ${other.name} and ${input.name} hold ${table}. Name one file for each table.`,
       );
     }
-    if (ofName !== undefined && ofName !== table) {
-      warnings.push(
-        `${input.name} is named after ${ofName}, but was read as what it holds, ${table}.`,
-      );
-    }
     found[table] = input;
   };
+  const ignore = (what: string, isNamed: boolean): void => {
+    if (isNamed) throw new InputError(what);
+    warnings.push(`${what} It was ignored.`);
+  };
 
-  const named = new Map(inputs.map((name) => [name === '-' ? name : resolve(name), name]));
+  const add = async (
+    input: FileInput | StreamInput,
+    { isNamed, as }: { isNamed: boolean; as: StateTable | undefined },
+  ): Promise<void> => {
+    const { name } = input;
+    const { format, told, beginning, advice = HOW_TO_EXPORT } = await input.look(recognize);
+    if (format === 'dump') {
+      if (as !== undefined) {
+        throw new InputError(`${name} is SQL, of which all tables are read: give it with -i.`);
+      }
+      const tables = await dumpTables(await unpackedOnce(input, signal), temporaryFile);
+      for (const table of STATE_TABLES) {
+        const rows = tables[table];
+        if (rows !== undefined) put(table, rows);
+      }
+      if (Object.keys(tables).length === 0) {
+        ignore(`${name} is SQL that holds no rows of ${TABLES}. ${HOW_TO_EXPORT}`, isNamed);
+      }
+      return;
+    }
+
+    const ofName = tableOfName(basename(name));
+    const held = told === 'other' || told === 'incomplete' || told === 'empty' ? undefined : told;
+    const table = as ?? held ?? (told === 'empty' ? ofName : undefined);
+    if (table === undefined) {
+      const what =
+        told === 'empty'
+          ? `${name} is empty, and its name does not tell which table it holds: say it with --table.`
+          : `${name} holds no rows of ${TABLES}, or in no format that is known: it begins with '${beginning}'.`;
+      return ignore(`${what} ${advice}`, isNamed);
+    }
+    if (held !== undefined && held !== table) {
+      throw new InputError(`${name} holds ${held}, and not ${table} as --table says.`);
+    }
+    if (ofName !== undefined && ofName !== table) {
+      warnings.push(`${name} is named after ${ofName}, but was read as what it holds, ${table}.`);
+    }
+    put(table, asCopyText(input, format, table));
+  };
+
+  const tablesOf = new Map<string, StateTable>();
+  for (const table of STATE_TABLES) {
+    const name = given.tables[table];
+    if (name !== undefined) tablesOf.set(name, table);
+  }
+  const named = new Map(
+    [...inputs, ...tablesOf.keys()].map((name) => [name === '-' ? name : resolve(name), name]),
+  );
   for (const [path, name] of named) {
+    const as = { isNamed: true, as: tablesOf.get(name) };
     if (path === '-') {
-      await add(new StreamInput('standard input', stdin, signal), true);
+      await add(new StreamInput('standard input', stdin, signal), as);
       continue;
     }
     const kind = await statOf(name);
     if (kind.isDirectory()) {
       for (const file of await tableFiles(name)) {
-        if (!named.has(resolve(file))) await add(new FileInput(file, signal), false);
+        if (named.has(resolve(file))) continue;
+        await add(new FileInput(file, signal), { isNamed: false, as: undefined });
       }
     } else if (kind.isFile()) {
-      await add(new FileInput(name, signal), true);
+      await add(new FileInput(name, signal), as);
     } else {
-      await add(new StreamInput(name, createReadStream(name), signal), true);
+      await add(new StreamInput(name, createReadStream(name), signal), as);
     }
   }
   const { state_groups, state_group_edges, state_groups_state } = found;
   if (state_group_edges === undefined || state_groups_state === undefined) {
     const missing = state_group_edges === undefined ? 'state_group_edges' : 'state_groups_state';
     throw new InputError(
-      `None of the inputs (${inputs.join(', ')}) holds ${missing}. ${HOW_TO_EXPORT}`,
+      `None of the inputs (${[...named.values()].join(', ')}) holds ${missing}. ${HOW_TO_EXPORT}`,
     );
   }
   const tables = { state_group_edges, state_groups_state };
   return { tables: state_groups === undefined ? tables : { ...tables, state_groups }, warnings };
 }
 
+/** A dump that is packed is read but once, for there is no way into the middle of it. */
+async function unpackedOnce(
+  input: FileInput | StreamInput,
+  signal: AbortSignal,
+): Promise<FileInput | StreamInput> {
+  return input instanceof FileInput && (await input.isPacked())
+    ? new StreamInput(input.name, createReadStream(input.name), signal)
+    : input;
+}
+
+/** The input's rows as COPY text. */
+function asCopyText(input: Input, format: Exclude<Format, 'dump'>, table: StateTable): Input {
+  if (format === 'copy-text') return input;
+  const { name, rereadable } = input;
+  const toCopyText = CONVERTERS[format];
+  return {
+    name,
+    rereadable,
+    read: () => toCopyText(input.read(), table, name),
+    place: (index) => `Record ${index + 1} of ${name}`,
+  };
+}
+
+const CONVERTERS = {
+  csv: csvToCopyText,
+  binary: binaryToCopyText,
+  json: jsonToCopyText,
+} as const;
+
 async function tableFiles(folder: string): Promise<string[]> {
-  const names = (await readdir(folder)).filter(
+  const all = await readdir(folder);
+  if (all.includes('toc.dat')) {
+    throw new InputError(
+      `${folder} is an archive that pg_dump -Fd made. Pipe it through pg_restore: pg_restore -f - ${folder} | synapse_compress_state -i - …`,
+    );
+  }
+  const names = all.filter(
     (name) =>
-      !name.startsWith('.') && (/\.copy(\.gz)?$/.test(name) || tableOfName(name) !== undefined),
+      !name.startsWith('.') &&
+      (/\.copy(\.gz|\.zst)?$/.test(name) || tableOfName(name) !== undefined),
   );
   const files = names.sort().map((name) => join(folder, name));
   const kinds = await Promise.all(files.map(statOf));
-  return files.filter((_, i) => kinds[i]!.isFile());
+  return files.filter((_, i) => kinds[i].isFile());
 }
 
 async function statOf(path: string) {
@@ -106,9 +194,4 @@ async function statOf(path: string) {
   } catch (error) {
     throw explained(path, error);
   }
-}
-
-function firstLine(head: Buffer): string {
-  const end = head.indexOf('\n');
-  return head.toString('utf8', 0, end < 0 ? head.length : end);
 }

@@ -1,13 +1,12 @@
 import { open } from 'node:fs/promises';
-import { addAbortSignal, pipeline, type Readable } from 'node:stream';
-import { createGunzip } from 'node:zlib';
+import { addAbortSignal, type Readable } from 'node:stream';
 import { CompressStateError, InputError } from '../../errors.js';
 import type { TemporaryFile } from '../sort/temporary-file.js';
+import { LONGEST_MAGIC, packingOf, unpack } from './unpack.js';
 
 const CHUNK = 256 * 1024;
-const LINE_FEED = 10;
-/** A first line is looked for in so many bytes. */
-const LONGEST_FIRST_LINE = 64 * 1024;
+/** What an input holds is told by so many bytes, or not at all. */
+const LONGEST_HEAD = 64 * 1024;
 
 /** Where one table's COPY text comes from. */
 export interface Input {
@@ -16,12 +15,20 @@ export interface Input {
   /** Whether `read()` may be called again. */
   readonly rereadable: boolean;
   /**
-   * The table's bytes, unpacked if they are gzipped. Each chunk is valid until the next is asked for.
+   * The table's text, unpacked. Each chunk is valid until the next is asked for.
    *
-   * @throws InputError if they can't be read or unpacked
+   * @throws InputError if it can't be read or unpacked
    */
   read(): AsyncIterable<Buffer>;
+  /** What to call line number `index`, from 0, where a sentence begins: `Line 1 of …`. */
+  place(index: number): string;
 }
+
+/**
+ * Tells what begins so; undefined if that takes more bytes, and never undefined when `isAll` says
+ * that there will be no more.
+ */
+export type Recognize<T> = (head: Buffer, isAll: boolean) => T | undefined;
 
 /** A file that can be read as often as needed. */
 export class FileInput implements Input {
@@ -33,11 +40,29 @@ export class FileInput implements Input {
   ) {}
 
   read(): AsyncGenerator<Buffer> {
-    return unpacked(fileChunks(this.name, this.signal), this.name);
+    return unpacked(this.readFrom(0), this.name, this.signal);
   }
 
-  head(): Promise<Buffer> {
-    return headOf(this.read());
+  /** The bytes from `position` on, as they are. */
+  async *readFrom(position: number): AsyncGenerator<Buffer> {
+    try {
+      yield* fileChunks(this.name, position, this.signal);
+    } catch (error) {
+      throw explained(this.name, error);
+    }
+  }
+
+  async isPacked(): Promise<boolean> {
+    const head = await headOf(this.readFrom(0), LONGEST_MAGIC);
+    return packingOf(head) !== undefined;
+  }
+
+  place(index: number): string {
+    return lineOf(this, index);
+  }
+
+  async look<T>(recognize: Recognize<T>): Promise<T> {
+    return (await lookAt(this.read(), recognize)).seen;
   }
 }
 
@@ -55,7 +80,7 @@ export class StreamInput implements Input {
     // Nobody may be reading when the signal comes.
     stream.on('error', () => {});
     addAbortSignal(signal, stream);
-    this.#chunks = unpacked(stream, name);
+    this.#chunks = unpacked(stream, name, signal);
   }
 
   async *read(): AsyncGenerator<Buffer> {
@@ -63,37 +88,53 @@ export class StreamInput implements Input {
     yield* this.#chunks;
   }
 
-  async head(): Promise<Buffer> {
-    this.#head = await headOf(keptOpen(this.#chunks));
-    return this.#head;
+  place(index: number): string {
+    return lineOf(this, index);
+  }
+
+  /** May be called once. */
+  async look<T>(recognize: Recognize<T>): Promise<T> {
+    const { head, seen } = await lookAt(keptOpen(this.#chunks), recognize);
+    this.#head = head;
+    return seen;
   }
 }
 
-/** What was copied from a stream. */
+/** What was copied, all or a part, of an input that can be read once. */
 export class CopiedInput implements Input {
   readonly rereadable = true;
 
   constructor(
-    readonly name: string,
+    readonly original: Pick<Input, 'name' | 'place'>,
     readonly file: TemporaryFile,
   ) {}
 
+  get name(): string {
+    return this.original.name;
+  }
+
   read(): AsyncGenerator<Buffer> {
     return this.file.chunks();
+  }
+
+  place(index: number): string {
+    return this.original.place(index);
   }
 }
 
 /** Reads a file through two buffers: one is filled while the other's bytes are worked on. */
 async function* fileChunks(
   path: string,
+  start: number,
   signal: AbortSignal,
 ): AsyncGenerator<Buffer, void, undefined> {
   const handle = await open(path);
   try {
     let buffer = Buffer.allocUnsafeSlow(CHUNK);
     let other = Buffer.allocUnsafeSlow(CHUNK);
+    let position = start;
     const fill = (): Promise<{ bytesRead: number }> => {
-      const reading = handle.read(other, 0, CHUNK, null);
+      const reading = handle.read(other, 0, CHUNK, position);
       // It is awaited when the next chunk is asked for, but may fail before that.
       reading.catch(() => {});
       return reading;
@@ -103,6 +144,7 @@ async function* fileChunks(
       const { bytesRead } = await reading;
       signal.throwIfAborted();
       if (bytesRead === 0) return;
+      position += bytesRead;
       [buffer, other] = [other, buffer];
       reading = fill();
       yield buffer.subarray(0, bytesRead);
@@ -112,32 +154,21 @@ async function* fileChunks(
   }
 }
 
-/** The one place where what is read is opened: unpacks what begins as gzip does. */
+/** The one place where what is read is opened: unpacks what begins as gzip or zstd does. */
 async function* unpacked(
   source: AsyncIterable<Buffer>,
   name: string,
+  signal: AbortSignal,
 ): AsyncGenerator<Buffer, void, undefined> {
   const chunks = source[Symbol.asyncIterator]() as AsyncIterableIterator<Buffer>;
   try {
-    let head = Buffer.alloc(0);
-    while (head.length < 2) {
-      const { done, value } = await chunks.next();
-      if (done === true) break;
-      head = Buffer.concat([head, value]);
-    }
+    const head = await headOf(keptOpen(chunks), LONGEST_MAGIC);
     const all = async function* () {
       yield head;
       yield* chunks;
     };
-    if (head[0] !== 0x1f || head[1] !== 0x8b) {
-      yield* all();
-      return;
-    }
-    const kept = async function* () {
-      for await (const chunk of all()) yield Buffer.from(chunk);
-    };
-    // Its errors come out where its chunks do.
-    yield* pipeline(kept, createGunzip({ chunkSize: CHUNK }), () => {});
+    const packing = packingOf(head);
+    yield* packing === undefined ? all() : unpack(all(), packing, signal);
   } catch (error) {
     throw explained(name, error);
   } finally {
@@ -163,14 +194,31 @@ export function explained(name: string, error: unknown): unknown {
   return new InputError(`Can't read ${name}: ${reason}.`, { cause: error });
 }
 
-/** Chunks up to the one in which the first line ends. */
-async function headOf(chunks: AsyncIterable<Buffer>): Promise<Buffer> {
+function lineOf({ name }: { name: string }, index: number): string {
+  return `Line ${index + 1} of ${name}`;
+}
+
+/** Chunks until there are `length` bytes of them. */
+async function headOf(chunks: AsyncIterable<Buffer>, length: number): Promise<Buffer> {
+  const { head } = await lookAt(
+    chunks,
+    (bytes, isAll) => isAll || bytes.length >= length || undefined,
+  );
+  return head;
+}
+
+/** Takes chunks until it is recognized what they are. */
+async function lookAt<T>(
+  chunks: AsyncIterable<Buffer>,
+  recognize: Recognize<T>,
+): Promise<{ head: Buffer; seen: T }> {
   let head = Buffer.alloc(0);
   for await (const chunk of chunks) {
     head = Buffer.concat([head, chunk]);
-    if (chunk.includes(LINE_FEED) || head.length > LONGEST_FIRST_LINE) break;
+    const seen = recognize(head, head.length > LONGEST_HEAD);
+    if (seen !== undefined) return { head, seen };
   }
-  return head;
+  return { head, seen: recognize(head, true)! };
 }
 
 /** The same, but leaving a loop over it early does not end it. */

@@ -23,8 +23,8 @@ export async function roomGroups(stateGroups: Input, room: RoomColumn): Promise<
   const others = new OtherRooms();
   for await (const { bytes, count, starts, groups } of copyLines(stateGroups, 'state_groups')) {
     for (let i = 0; i < count; i++) {
-      if (room.holdsRoom(bytes, starts[i]!)) ids.add(groups[i]!);
-      else others.look(bytes, starts[i]!);
+      if (room.holdsRoom(bytes, starts[i])) ids.add(groups[i]);
+      else others.look(bytes, starts[i]);
     }
   }
   return {
@@ -35,7 +35,7 @@ export async function roomGroups(stateGroups: Input, room: RoomColumn): Promise<
       if (wanted.size === 0) return found;
       for await (const { count, groups } of copyLines(stateGroups, 'state_groups')) {
         for (let i = 0; i < count; i++) {
-          if (wanted.has(groups[i]!)) found.add(groups[i]!);
+          if (wanted.has(groups[i])) found.add(groups[i]);
         }
       }
       return found;
@@ -65,7 +65,7 @@ export async function roomGroupsWithRows(
     const kept = copy && Buffer.allocUnsafe(bytes.length);
     let keptLength = 0;
     for (let i = 0; i < count; i++) {
-      const start = starts[i]!;
+      const start = starts[i];
       if (groups[i] !== group) {
         group = groups[i]!;
         isOfRoom = room.holdsRoom(bytes, start);
@@ -86,7 +86,7 @@ export async function roomGroupsWithRows(
   return {
     ids: ids.sorted(),
     otherRooms: others.names,
-    rows: copy === undefined ? rows : new CopiedInput(rows.name, copy),
+    rows: copy === undefined ? rows : new CopiedInput(rows, copy),
     async otherRoomsGroups(wanted) {
       const found = new Set<number>();
       if (wanted.size === 0) return found;

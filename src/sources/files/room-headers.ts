@@ -51,8 +51,8 @@ export async function readHeaders(
 
   const builder = new GroupTableBuilder();
   for (let i = 0; i < ids.length; i++) {
-    if (i >= from && i < to) builder.addGroup(ids[i]!);
-    else builder.addAncestor(ids[i]!, 'out-of-range');
+    if (i >= from && i < to) builder.addGroup(ids[i]);
+    else builder.addAncestor(ids[i], 'out-of-range');
   }
   const edges = await rereadable(tables.state_group_edges, temporaryFile);
   const beside = await collectEdges(edges, ids, (group, prev) => builder.addEdge(group, prev));
@@ -73,7 +73,7 @@ async function rereadable(
   if (input.rereadable) return input;
   const file = await temporaryFile();
   for await (const chunk of input.read()) await file.append(chunk);
-  return new CopiedInput(input.name, file);
+  return new CopiedInput(input, file);
 }
 
 /** The part of `ids` that is in range: from the first index, up to before the second. */

@@ -1,0 +1,185 @@
+import { InputError } from '../../errors.js';
+import { escapeLetter } from '../../state/copy-text.js';
+import { reorderFields } from './column-order.js';
+import {
+  columnOrder,
+  tableOfColumns,
+  tableOfLine,
+  type StateTable,
+  type Told,
+} from './state-table.js';
+
+const TAB = 9;
+const LINE_FEED = 10;
+const CARRIAGE_RETURN = 13;
+const QUOTE = 34;
+const COMMA = 44;
+const BACKSLASH = 92;
+/** A record longer than this is no row: an event of Synapse's ends at 64 KB. */
+const LONGEST_RECORD = 4 * 2 ** 20;
+
+/** Bytes that stand for themselves in CSV, quoted or not, and in COPY text. */
+const PLAIN = new Uint8Array(256).map((_, byte) =>
+  escapeLetter(byte) === 0 && byte !== QUOTE && byte !== COMMA ? 1 : 0,
+);
+
+/** What the next byte belongs to. */
+const AT_FIELD = 0;
+const IN_FIELD = 1;
+const IN_QUOTES = 2;
+const BEHIND_QUOTE = 3;
+const BEHIND_RETURN = 4;
+
+/** The table that CSV is of, told by its first record: the names of the columns, or a row. */
+export function tableOfCsv(head: Buffer): Told {
+  const records = new CsvRecords('');
+  try {
+    const [first, rest] = records.copyText(head).toString().split('\n');
+    if (rest === undefined) return 'incomplete';
+    return tableOfLine(first) ?? tableOfColumns(first.split('\t')) ?? 'other';
+  } catch {
+    return 'other';
+  }
+}
+
+/**
+ * Turns CSV into COPY text: as COPY writes it with CSV, with HEADER or without
+ * (https://www.postgresql.org/docs/current/sql-copy.html), or another program by RFC 4180. The columns
+ * may stand in any order if the first record names them.
+ *
+ * No column of the tables holds NULL, so a field that is empty is an empty string, in quotes or not:
+ * `psql --csv` writes it without.
+ *
+ * @throws InputError that names the line, if it is no CSV or is cut off
+ */
+export async function* csvToCopyText(
+  chunks: AsyncIterable<Buffer>,
+  table: StateTable,
+  name: string,
+): AsyncGenerator<Buffer> {
+  const records = new CsvRecords(name);
+  let order: readonly number[] | undefined;
+  let isFirst = true;
+  for await (const chunk of chunks) {
+    let lines = records.copyText(chunk);
+    if (lines.length === 0) continue;
+    if (isFirst) {
+      isFirst = false;
+      const end = lines.indexOf(LINE_FEED);
+      order = columnOrder(table, lines.toString('utf8', 0, end).split('\t'));
+      if (order !== undefined) lines = lines.subarray(end + 1);
+      if (order?.every((column, i) => column === i)) order = undefined;
+    }
+    if (order !== undefined) reorderFields(lines, order);
+    yield lines;
+  }
+  records.end();
+}
+
+/** Splits CSV, cut anywhere, into records, and writes them as lines of COPY text. */
+class CsvRecords {
+  readonly #name: string;
+  #state = AT_FIELD;
+  /** Number of the line being read. */
+  #line = 1;
+  /** Lines, of which the last may not have its end yet. */
+  #out = Buffer.alloc(0);
+  #length = 0;
+  /** Where the line without end begins, once the lines before it are given away. */
+  #unended = 0;
+
+  constructor(name: string) {
+    this.#name = name;
+  }
+
+  /** The records that end in `chunk`. They are valid until the next call. */
+  copyText(chunk: Buffer): Buffer {
+    this.#makeRoom(chunk.length);
+    const out = this.#out;
+    let at = this.#length;
+    let end = 0;
+    let state = this.#state;
+    for (let i = 0; i < chunk.length; i++) {
+      let byte = chunk[i];
+      // Most bytes, with as little ado as can be.
+      if (state <= IN_QUOTES && PLAIN[byte] === 1) {
+        if (state === AT_FIELD) state = IN_FIELD;
+        do {
+          out[at++] = byte;
+          if (++i === chunk.length) break;
+          byte = chunk[i];
+        } while (PLAIN[byte] === 1);
+        if (i === chunk.length) break;
+      }
+      if (byte === LINE_FEED) this.#line++;
+      if (state === IN_QUOTES) {
+        if (byte === QUOTE) state = BEHIND_QUOTE;
+        else at = put(out, at, byte);
+      } else if (byte === QUOTE && state !== BEHIND_RETURN) {
+        if (state === IN_FIELD) throw this.#error('has a quote inside a field that is not quoted');
+        if (state === BEHIND_QUOTE) out[at++] = QUOTE;
+        state = IN_QUOTES;
+      } else if (byte === LINE_FEED) {
+        out[at++] = LINE_FEED;
+        end = at;
+        state = AT_FIELD;
+      } else if (state === BEHIND_RETURN) {
+        throw this.#error('has a carriage return inside a field that is not quoted');
+      } else if (byte === COMMA) {
+        out[at++] = TAB;
+        state = AT_FIELD;
+      } else if (byte === CARRIAGE_RETURN) {
+        state = BEHIND_RETURN;
+      } else if (state === BEHIND_QUOTE) {
+        throw this.#error('goes on behind a closing quote without a comma');
+      } else {
+        at = put(out, at, byte);
+        state = IN_FIELD;
+      }
+    }
+    this.#state = state;
+    this.#length = at;
+    this.#unended = end;
+    return out.subarray(0, end);
+  }
+
+  end(): void {
+    if (this.#length > this.#unended || this.#state !== AT_FIELD) {
+      throw this.#error(
+        this.#state === IN_QUOTES
+          ? 'ends within quotes: the export is cut off. Export the table again'
+          : 'has no line feed at its end: the export is cut off. Export the table again',
+      );
+    }
+  }
+
+  #makeRoom(length: number): void {
+    const left = this.#out.subarray(this.#unended, this.#length);
+    if (left.length > LONGEST_RECORD) {
+      throw this.#error(
+        `is in a record of more than ${LONGEST_RECORD} bytes, as no row is: a quote may be missing`,
+      );
+    }
+    // Each byte may need an escape.
+    const needed = left.length + 2 * length;
+    if (needed > this.#out.length) this.#out = Buffer.allocUnsafeSlow(2 * needed);
+    this.#out.set(left);
+    this.#length = left.length;
+    this.#unended = 0;
+  }
+
+  #error(what: string): InputError {
+    return new InputError(`Line ${this.#line} of ${this.#name} ${what}.`);
+  }
+}
+
+function put(out: Buffer, at: number, byte: number): number {
+  const letter = escapeLetter(byte);
+  if (letter === 0) {
+    out[at] = byte;
+    return at + 1;
+  }
+  out[at] = BACKSLASH;
+  out[at + 1] = letter;
+  return at + 2;
+}

@@ -1,0 +1,90 @@
+import { SIGNATURE, tableOfBinary } from './binary.js';
+import { tableOfCsv } from './csv.js';
+import { isDump } from './dump.js';
+import { tableOfJson } from './json.js';
+import { tableOfLine, type Told } from './state-table.js';
+
+export type Format = 'copy-text' | 'csv' | 'binary' | 'json' | 'dump';
+
+export interface Recognized {
+  readonly format: Format;
+  /** Which table it is; of a dump nothing is told. */
+  readonly told: Told;
+  /** How it begins, in a form that can be printed. */
+  readonly beginning: string;
+  /** What to do with what is of a kind that is known, but not read. */
+  readonly advice: string | undefined;
+}
+
+const LONGEST_BEGINNING = 60;
+
+/** Tells by its first bytes what an input holds; undefined if it takes more, while there are more. */
+export function recognize(head: Buffer, isAll: boolean): Recognized | undefined {
+  const format = formatOf(head, isAll);
+  if (format === undefined) return undefined;
+  const told = tellTable(format, head);
+  if (told === 'incomplete' && !isAll) return undefined;
+  const beginning = firstLine(head)
+    .slice(0, LONGEST_BEGINNING)
+    .replaceAll(/\p{Cc}/gu, '\ufffd');
+  return { format, told, beginning, advice: adviceFor(head) };
+}
+
+function formatOf(head: Buffer, isAll: boolean): Format | undefined {
+  if (SIGNATURE.subarray(0, head.length).equals(head.subarray(0, SIGNATURE.length))) {
+    if (head.length >= SIGNATURE.length) return 'binary';
+    if (!isAll) return undefined;
+  }
+  const begins = head.toString('utf8', 0, 100);
+  if (/^\ufeff?\s*[[{]/.test(begins)) return 'json';
+  if (!isAll && (!head.includes('\n') || /^\s*$/.test(begins))) return undefined;
+  const line = firstLine(head);
+  if (isDump(line)) return 'dump';
+  // Both begin with a number, or with a column's name.
+  return /^[^\t,]*,/.test(line) ? 'csv' : 'copy-text';
+}
+
+function tellTable(format: Format, head: Buffer): Told {
+  switch (format) {
+    case 'copy-text': {
+      const line = firstLine(head);
+      return line === '' || line === '\\.' ? 'empty' : (tableOfLine(line) ?? 'other');
+    }
+    case 'csv':
+      return tableOfCsv(head);
+    case 'binary':
+      return tableOfBinary(head);
+    case 'json':
+      return tableOfJson(head);
+    case 'dump':
+      return 'other';
+  }
+}
+
+function firstLine(head: Buffer): string {
+  const end = head.indexOf('\n');
+  return head.toString('utf8', 0, end < 0 ? head.length : end);
+}
+
+/** What kinds of files begin with. */
+const MAGICS: readonly (readonly [magic: string, advice: string])[] = [
+  ['PGDMP', archive('-Fc')],
+  ['toc.dat\0', archive('-Ft')],
+  ['\xfd7zXZ\0', packed('xz', 'xz -dc')],
+  ['BZh', packed('bzip2', 'bzip2 -dc')],
+  ['\x04\x22\x4d\x18', packed('lz4', 'lz4 -dc')],
+  ['PK\x03\x04', packed('zip', 'unzip -p')],
+];
+
+function adviceFor(head: Buffer): string | undefined {
+  const begins = head.toString('latin1', 0, 16);
+  return MAGICS.find(([magic]) => begins.startsWith(magic))?.[1];
+}
+
+function archive(option: string): string {
+  return `It is an archive that pg_dump ${option} made. Pipe it through pg_restore: pg_restore -f - FILE | synapse_compress_state -i - …`;
+}
+
+function packed(how: string, unpack: string): string {
+  return `It is packed with ${how}. Unpack it in a pipe: ${unpack} FILE | synapse_compress_state -i - …`;
+}
