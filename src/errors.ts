@@ -48,3 +48,13 @@ export class VerificationError extends CompressStateError {
 export class OutputError extends CompressStateError {
   readonly exitCode = 7;
 }
+
+/** `verify` found a group whose states before and after are not, or can't be shown to be, the same. */
+export class StatesDifferError extends CompressStateError {
+  readonly exitCode = 8;
+}
+
+/** `check` found something wrong in the tables. */
+export class IrregularTablesError extends CompressStateError {
+  readonly exitCode = 9;
+}

@@ -56,6 +56,7 @@ function tableOf(groups: readonly Group[]): GroupTable {
     length: groups.length,
     ids: Float64Array.from(groups, ({ id }) => id),
     prev: new Int32Array(groups.length).fill(-1),
+    otherEdges: new Int32Array(0),
     successors: new Int32Array(groups.length),
     flags: Uint8Array.from(groups, (group) => (group.unreadable ? UNREADABLE : 0) | IN_RANGE),
     irregularities: [],

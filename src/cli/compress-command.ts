@@ -1,9 +1,7 @@
 import { existsSync } from 'node:fs';
-import { stat } from 'node:fs/promises';
-import { tmpdir as systemTmpdir } from 'node:os';
 import { finished } from 'node:stream/promises';
 import { compressRoom } from '../compress.js';
-import { OutputError, RoomNotFoundError, UsageError } from '../errors.js';
+import { OutputError } from '../errors.js';
 import { nextSteps } from '../report/next-steps.js';
 import { readableSize } from '../report/size.js';
 import type { Statistics } from '../report/statistics.js';
@@ -13,12 +11,13 @@ import type { OpenOutput, SpoolSettings } from '../sinks/output.js';
 import { AdaptivePlanner } from '../planner/adaptive.js';
 import { LevelsPlanner } from '../planner/levels.js';
 import type { Planner } from '../planner/planner.js';
-import type { RoomSource } from '../sources/room-source.js';
 import type { CompressCommand } from './command-line.js';
 import { isClosedPipe } from './failure.js';
 import { InterruptedError } from './interruption.js';
 import type { Interruption } from './interruption.js';
+import { openSource } from './open-source.js';
 import type { StatusLine } from './status-line.js';
+import { temporaryFolder } from './temporary-folder.js';
 
 /**
  * Compresses a room as the command line says, and tells on standard error how it goes.
@@ -31,7 +30,7 @@ export async function runCompressCommand(
   interruption: Interruption,
 ): Promise<void> {
   const spool = {
-    tmpdir: await existingFolder(command.tmpdir ?? systemTmpdir()),
+    tmpdir: await temporaryFolder(command.tmpdir),
     signal: interruption.signal,
   };
   let changes: OpenOutput | undefined;
@@ -109,36 +108,6 @@ function plannerOf({ strategy, range }: CompressCommand): Planner {
   return new AdaptivePlanner({ ...(partial && { headroom: 0 }), ...strategy.settings });
 }
 
-/** Loads the one source that is needed: the other's packages cost a tenth of a second. */
-async function openSource(
-  { source, room, range, memory }: CompressCommand,
-  tmpdir: string,
-  signal: AbortSignal,
-): Promise<RoomSource> {
-  try {
-    if (source.kind === 'postgres') {
-      const { openPostgresSource } = await import('../sources/postgres/postgres-source.js');
-      return await openPostgresSource({ dsn: source.dsn, env: process.env, room, range, signal });
-    }
-    const { openFilesSource } = await import('../sources/files/files-source.js');
-    const { inputs } = source;
-    const { stdin } = process;
-    return await openFilesSource({ inputs, stdin, room, range, memory, tmpdir, signal });
-  } catch (error) {
-    if (error instanceof RoomNotFoundError && !room.startsWith('!')) {
-      throw new RoomNotFoundError(`${error.message} ${roomHint(room)}`, { cause: error });
-    }
-    throw error;
-  }
-}
-
-function roomHint(room: string): string {
-  if (room.startsWith('#')) {
-    return 'An address such as #room:example.com is not the id: the id starts with ! and stands in the room settings.';
-  }
-  return "A room id starts with !, which shells may change: put it in single quotes, as in -r '!abc:example.com'.";
-}
-
 async function openChanges(
   { output, unbuffered }: CompressCommand,
   spool: SpoolSettings,
@@ -194,12 +163,4 @@ function whatIsLeft(changes: OpenOutput | undefined): string {
   }
   const size = readableSize(changes.sentBytes);
   return `${size} had gone to ${changes.name} already, and then a line that makes psql -1 roll back.`;
-}
-
-async function existingFolder(path: string): Promise<string> {
-  const found = await stat(path).catch(() => undefined);
-  if (!found?.isDirectory()) {
-    throw new UsageError(`${path} is no folder: temporary files need one, named with --tmpdir.`);
-  }
-  return path;
 }

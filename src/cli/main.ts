@@ -1,3 +1,4 @@
+import type { Answer } from './arguments.js';
 import { parseCommandLine } from './command-line.js';
 import { failureOf } from './failure.js';
 import { Interruption } from './interruption.js';
@@ -24,19 +25,33 @@ export async function main(args: readonly string[]): Promise<void> {
   process.stderr.on('error', () => {});
 
   try {
-    const command = parseCommandLine(args, process.env);
-    if ('text' in command) {
-      process.stdout.write(`${command.text}\n`);
-    } else {
-      const { runCompressCommand } = await import('./compress-command.js');
-      await runCompressCommand(command, status, new Interruption());
-    }
+    const answer = await run(args, status);
+    if (answer !== undefined) process.stdout.write(`${answer.text}\n`);
   } catch (error) {
     fail(error);
   }
   // All is closed, but a standard input that does not end would keep the process waiting.
   await Promise.all([process.stdout, process.stderr].map(flushed));
   process.exit();
+}
+
+/** Runs the command that the first argument names; compressing is the one without a name. */
+async function run(args: readonly string[], status: StatusLine): Promise<Answer | void> {
+  const [name, ...rest] = args;
+  switch (name) {
+    case 'verify': {
+      const { parseVerifyCommand, runVerifyCommand } = await import('./verify-command.js');
+      const command = parseVerifyCommand(rest);
+      if ('text' in command) return command;
+      return runVerifyCommand(command, status, new Interruption());
+    }
+    default: {
+      const command = parseCommandLine(args, process.env);
+      if ('text' in command) return command;
+      const { runCompressCommand } = await import('./compress-command.js');
+      return runCompressCommand(command, status, new Interruption());
+    }
+  }
 }
 
 function flushed(stream: NodeJS.WriteStream): Promise<void> {

@@ -133,7 +133,7 @@ export const OPTIONS = {
 
 export type OptionName = keyof typeof OPTIONS;
 
-export const OPTION_NAMES = Object.keys(OPTIONS) as OptionName[];
+const OPTION_NAMES = Object.keys(OPTIONS) as OptionName[];
 
 /** The option that a short or long name stands for; the existing tool writes `room_id` for `room-id`. */
 export function optionOf(given: string): OptionName | undefined {

@@ -54,6 +54,8 @@ export interface GroupTable {
    * irregular group it is the largest of its predecessors that is smaller than the group itself.
    */
   readonly prev: Int32Array;
+  /** The edges of irregular groups that `prev` does not give: index of the group, of its predecessor, and so on. */
+  readonly otherEdges: Int32Array;
   /** How many groups have this one as `prev`. */
   readonly successors: Int32Array;
   /** `IN_RANGE`, `FROZEN` and `UNREADABLE` bits. */
@@ -192,8 +194,8 @@ export class GroupTableBuilder {
     const marks = new Uint16Array(ids.length);
     for (let index = 0; index < ids.length; index++) {
       for (let reason = lists.length - 1; reason >= 0; reason--) {
-        if (lists[reason]![next[reason]!] !== ids[index]) continue;
-        next[reason]!++;
+        if (lists[reason][next[reason]] !== ids[index]) continue;
+        next[reason]++;
         marks[index] = marksOf[reason]!;
       }
     }
@@ -201,10 +203,10 @@ export class GroupTableBuilder {
   }
 
   #indexedEdges(ids: Float64Array, marks: Uint16Array): GroupEdges {
-    const edges = new GroupEdges(ids.length, (group) => (marks[group]! |= REPEATED));
+    const edges = new GroupEdges(ids.length, (group) => (marks[group] |= REPEATED));
     for (let i = 0; i < this.#edges; i++) {
-      const group = indexOfId(ids, this.#edgeGroups[i]!);
-      const prev = indexOfId(ids, this.#edgePrevs[i]!);
+      const group = indexOfId(ids, this.#edgeGroups[i]);
+      const prev = indexOfId(ids, this.#edgePrevs[i]);
       if (group < 0 || prev < 0) {
         const missing = group < 0 ? this.#edgeGroups[i] : this.#edgePrevs[i];
         throw new Error(`State group ${missing} is named by an edge but was not added.`);
@@ -220,14 +222,14 @@ function markIrregular(edges: GroupEdges, marks: Uint16Array): void {
   let upward = false;
   for (let group = 0; group < edges.length; group++) {
     const degree = edges.degree(group);
-    if (degree > 1) marks[group]! |= SEVERAL;
+    if (degree > 1) marks[group] |= SEVERAL;
     for (let n = 0; n < degree; n++) {
       const prev = edges.predecessor(group, n);
       if (prev > group) {
-        marks[group]! |= LARGER;
+        marks[group] |= LARGER;
         upward = true;
       }
-      if (prev === group) marks[group]! |= OWN;
+      if (prev === group) marks[group] |= OWN;
     }
   }
   // A way that leads back to where it began goes up somewhere.
@@ -242,6 +244,7 @@ function tableOf(ids: Float64Array, edges: GroupEdges, marks: Uint16Array): Grou
     length,
     ids: new Float64Array(length),
     prev: new Int32Array(length),
+    otherEdges: new Int32Array(0),
     successors: new Int32Array(length),
     flags: new Uint8Array(length),
     irregularities: [] as Irregularity[],
@@ -249,29 +252,49 @@ function tableOf(ids: Float64Array, edges: GroupEdges, marks: Uint16Array): Grou
   const { prev, successors, flags } = table;
   const newIndex = new Int32Array(ids.length);
   for (let old = 0, index = 0; old < ids.length; old++) {
-    if ((marks[old]! & (IN_RANGE | NEEDED)) === 0) continue;
+    if ((marks[old] & (IN_RANGE | NEEDED)) === 0) continue;
     newIndex[old] = index;
     table.ids[index] = ids[old]!;
     const before = largestSmaller(edges, old);
-    prev[index] = before === NO_PREDECESSOR ? before : newIndex[before]!;
-    flags[index] = marks[old]! & FLAGS;
+    prev[index] = before === NO_PREDECESSOR ? before : newIndex[before];
+    flags[index] = marks[old] & FLAGS;
     if (before !== NO_PREDECESSOR) {
-      successors[prev[index]!]!++;
-      flags[index]! |= flags[prev[index]!]! & UNREADABLE;
+      successors[prev[index]]++;
+      flags[index] |= flags[prev[index]] & UNREADABLE;
     }
-    if ((marks[old]! & IRREGULAR) !== 0) flags[index]! |= UNREADABLE;
+    if ((marks[old] & IRREGULAR) !== 0) flags[index] |= UNREADABLE;
     index++;
   }
+  table.otherEdges = otherEdges(edges, marks, newIndex, prev);
   for (const [kind, mark] of KINDS) {
     let count = 0;
     const examples: number[] = [];
     kept.forEach((marked, index) => {
       if ((marked & mark) === 0) return;
-      if (count++ < EXAMPLES) examples.push(table.ids[index]!);
+      if (count++ < EXAMPLES) examples.push(table.ids[index]);
     });
     if (count > 0) table.irregularities.push({ kind, count, examples });
   }
   return table;
+}
+
+/** The edges of the kept groups but those that `prev` has, in new numbers. */
+function otherEdges(
+  edges: GroupEdges,
+  marks: Uint16Array,
+  newIndex: Int32Array,
+  prev: Int32Array,
+): Int32Array<ArrayBuffer> {
+  const others: number[] = [];
+  for (let old = 0; old < edges.length; old++) {
+    if ((marks[old] & IRREGULAR) === 0 || (marks[old] & (IN_RANGE | NEEDED)) === 0) continue;
+    const group = newIndex[old];
+    for (let n = 0; n < edges.degree(old); n++) {
+      const other = newIndex[edges.predecessor(old, n)];
+      if (other !== prev[group]) others.push(group, other);
+    }
+  }
+  return Int32Array.from(others);
 }
 
 /** The largest predecessor that is smaller than the group, or `NO_PREDECESSOR`. */

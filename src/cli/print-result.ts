@@ -1,0 +1,14 @@
+import { finished } from 'node:stream/promises';
+import { openStreamedOutput } from '../sinks/output.js';
+
+/**
+ * Writes a command's result to standard output.
+ *
+ * @throws OutputError if it can't be written, or nobody reads it
+ */
+export async function printResult(text: string): Promise<void> {
+  const output = openStreamedOutput(process.stdout, 'standard output');
+  output.stream.end(text);
+  await finished(output.stream);
+  await output.keep();
+}

@@ -1,0 +1,30 @@
+import type { Options } from 'yargs';
+import { UsageError } from '../errors.js';
+import type { CompressCommand } from './command-line.js';
+import { OPTIONS } from './options.js';
+import type { OptionName } from './options.js';
+
+/**
+ * The source that an argument names: a database where it begins as a URL of Postgres does
+ * (`postgresql://`, `postgres://`) or as libpq's keywords do (`dbname=`), else a file, a folder, or `-`.
+ *
+ * @throws UsageError if it is empty
+ */
+export function sourceOf(argument: string): CompressCommand['source'] {
+  if (argument === '') throw new UsageError('A source has an empty name.');
+  return /^(postgres(ql)?:\/\/|\s*[a-z_]+\s*=)/.test(argument)
+    ? { kind: 'postgres', dsn: argument }
+    : { kind: 'files', inputs: [argument] };
+}
+
+/** Options of commands that take sources as arguments. */
+export const SOURCE_OPTIONS = {
+  'room-id': OPTIONS['room-id'],
+  memory: { ...OPTIONS.memory, describe: 'Megabytes that sorting files may take' },
+  tmpdir: OPTIONS.tmpdir,
+} as const satisfies Partial<Record<OptionName, Options>>;
+
+/** For the help of commands that take sources as arguments. */
+export const SOURCE_RULE =
+  'A source is a database, as a URL (postgresql://…) or as libpq keywords ("dbname=… host=…"), or a ' +
+  'file or folder of COPY text. A file whose name looks like a keyword is named with ./ before it.';
