@@ -4,14 +4,14 @@ import type { Plan, Planner } from './planner.js';
 import { ReachableStates } from './reachable-states.js';
 
 /** Branches whose heads and ancestors are looked at; measured in docs/algorithm.md. */
-const BRANCHES = 64;
-/** Of the branches that have come to their end, so many are looked at as well. */
-const ENDED_BRANCHES = 8;
+const BRANCHES = 128;
+/** So many of these may have no hops left: only the ancestors of such a head can still serve. */
+const FULL_BRANCHES = 4;
 /** How fast hops lose worth as a chain grows: 1 would make all hops worth the same. */
 const WORTH_EXPONENT = 1.5;
 /** A branch goes on from a head that is at most so many rows away. */
 const NEAR = 16;
-/** A stored delta of so few rows is not worth a search. */
+/** A stored delta of so few rows is kept without a search while it fits. */
 const SMALL_DELTA = 8;
 
 /** What Synapse itself allows a chain before it writes a snapshot. */
@@ -36,6 +36,12 @@ export interface AdaptiveSettings {
  * taken. Candidates are the stored predecessor, the heads of the branches that were used last, and all their
  * ancestors in the new tree: backfill, forks and state resolution make a room many branches, and a base
  * found for one serves its neighbours.
+ *
+ * What is looked at depends on the new tree alone, and among equals the stored predecessor comes first:
+ * so a room that was compressed with the same settings stays as it is.
+ *
+ * Memory: the heads, the groups that others are still to be stored on, and the ancestors of both, at
+ * most `maxHops` each, which share what is equal.
  */
 export class AdaptivePlanner implements Planner {
   readonly description: string;
@@ -49,10 +55,10 @@ export class AdaptivePlanner implements Planner {
   readonly #worth: Float64Array;
   readonly #reachable = new ReachableStates();
   /** States at the ends of branches, the last used at the end. */
-  readonly #heads = new Int32Array(BRANCHES + ENDED_BRANCHES + 1);
+  readonly #heads = new Int32Array(BRANCHES);
   #headCount = 0;
-  /** For each state whether its branch has come to its end, and the last search that looked at it. */
-  #ended = new Uint8Array(256);
+  /** For each state whether it is held for groups that are stored on it, and the last search that looked at it. */
+  #awaited = new Uint8Array(256);
   #lookedAt = new Int32Array(256);
   #search = 0;
   #found = new Int32Array(1024);
@@ -78,15 +84,15 @@ export class AdaptivePlanner implements Planner {
   }
 
   plan(states: LiveStates, state: number, stored: number, plan: Plan, newest: boolean): boolean {
-    this.#ended = grown(this.#ended, states.length);
+    this.#awaited = grown(this.#awaited, states.length);
     this.#lookedAt = grown(this.#lookedAt, states.length);
     const { maxHops, headroom } = this.#settings;
     const limit = newest ? Math.max(1, maxHops - headroom) : maxHops;
     const base = this.#choose(states, state, stored, limit);
-    const changed = base !== stored || states.spareRows[state]! > 0;
+    const changed = base !== stored || states.spareRows[state] > 0;
     plan.base = base;
     if (changed) {
-      plan.delta = grown(plan.delta, states.size[state]!);
+      plan.delta = grown(plan.delta, states.size[state]);
       plan.length =
         base === NO_STATE
           ? states.list(state, plan.delta)
@@ -103,36 +109,34 @@ export class AdaptivePlanner implements Planner {
   #choose(states: LiveStates, state: number, stored: number, limit: number): number {
     const { maxHops, rebaseDeep } = this.#settings;
     const needed = states.neededRows[state]!;
-    if (stored !== NO_STATE) {
-      const hops = states.hopsAfter[stored]!;
-      if (hops < limit && needed <= Math.max(SMALL_DELTA, limit - hops - 1)) return stored;
-    }
+    const left = stored === NO_STATE ? -1 : limit - states.hopsAfter[stored]! - 1;
+    if (left >= 0 && needed <= Math.max(SMALL_DELTA, left)) return stored;
+
     this.#find(states, state, stored, limit);
-    const deep = !rebaseDeep && states.hopsBefore[state]! > maxHops;
-    if (deep && stored !== NO_STATE && states.hopsAfter[stored]! < states.hopsBefore[state]!) {
-      const rows =
-        this.#best === NO_STATE
-          ? states.size[state]!
-          : states.difference(this.#best, state, this.#found, states.size[state]!);
-      if (rows >= needed) {
-        this.#deepGroups++;
-        return stored;
-      }
-    }
-    return this.#best;
+    if (stored === NO_STATE || this.#best === stored) return this.#best;
+    const hops = states.hopsAfter[stored]! + 1;
+    const deep = !rebaseDeep && hops > maxHops && hops <= states.hopsBefore[state]!;
+    if ((left < 0 && !deep) || this.#bestRows(states, state) < needed) return this.#best;
+    if (deep) this.#deepGroups++;
+    return stored;
+  }
+
+  #bestRows(states: LiveStates, state: number): number {
+    const size = states.size[state]!;
+    return this.#best === NO_STATE ? size : states.difference(this.#best, state, this.#found, size);
   }
 
   /** Finds the best base within `limit` hops, or none if a snapshot is better. */
   #find(states: LiveStates, state: number, stored: number, limit: number): void {
-    const size = states.size[state]!;
+    const size = states.size[state];
     this.#search++;
     this.#found = grown(this.#found, size);
     if (this.#findHead(states, state, stored, limit)) return;
     this.#best = NO_STATE;
-    this.#bestValue = this.#worth[0]! * size - size;
+    this.#bestValue = this.#worth[0] * size - size;
     if (stored !== NO_STATE) this.#climb(states, state, stored, limit);
     for (let i = this.#headCount - 1; i >= 0; i--) {
-      this.#climb(states, state, this.#heads[i]!, limit);
+      this.#climb(states, state, this.#heads[i], limit);
     }
   }
 
@@ -142,12 +146,12 @@ export class AdaptivePlanner implements Planner {
    */
   #findHead(states: LiveStates, state: number, stored: number, limit: number): boolean {
     this.#best = NO_STATE;
-    const size = states.size[state]!;
+    const size = states.size[state];
     const hopWorth = Math.min(1, size / this.#settings.maxHops);
     let rows = size;
     for (let i = this.#headCount - 1; i >= 0; i--) {
-      const head = this.#heads[i]!;
-      const left = limit - states.hopsAfter[head]! - 1;
+      const head = this.#heads[i];
+      const left = limit - states.hopsAfter[head] - 1;
       if (left < 0 || head === stored) continue;
       const found = this.#rows(
         states,
@@ -159,25 +163,25 @@ export class AdaptivePlanner implements Planner {
       this.#best = head;
       rows = found;
     }
-    if (stored !== NO_STATE && states.neededRows[state]! <= rows) {
-      const left = limit - states.hopsAfter[stored]! - 1;
-      if (states.neededRows[state]! <= left * hopWorth) this.#best = stored;
+    if (stored !== NO_STATE && states.neededRows[state] <= rows) {
+      const left = limit - states.hopsAfter[stored] - 1;
+      if (states.neededRows[state] <= left * hopWorth) this.#best = stored;
     }
     return this.#best !== NO_STATE;
   }
 
   /** Looks at `from` and its ancestors in the new tree. */
   #climb(states: LiveStates, state: number, from: number, limit: number): void {
-    const size = states.size[state]!;
+    const size = states.size[state];
     for (
       let base = from;
       base !== NO_STATE && this.#lookedAt[base] !== this.#search;
       base = this.#reachable.baseOf(base)
     ) {
       this.#lookedAt[base] = this.#search;
-      const hops = states.hopsAfter[base]!;
+      const hops = states.hopsAfter[base];
       if (hops >= limit) continue;
-      const worth = this.#worth[hops]! * size;
+      const worth = this.#worth[hops] * size;
       const rows = this.#rows(states, base, state, Math.ceil(worth - this.#bestValue) - 1);
       if (rows < 0) continue;
       this.#best = base;
@@ -187,58 +191,55 @@ export class AdaptivePlanner implements Planner {
 
   /** The rows of `state`'s delta on `base`; negative if there is none or it has more than `limit`. */
   #rows(states: LiveStates, base: number, state: number, limit: number): number {
-    const more = states.size[state]! - states.size[base]!;
+    const more = states.size[state] - states.size[base];
     if (more < 0 || more > limit) return -1;
     return states.difference(base, state, this.#found, Math.min(limit, this.#found.length));
   }
 
-  /** Makes `state` the head of the branch that it goes on with. */
+  /** Makes `state` the head of a branch, in the place of its base if that was one. */
   #goOn(states: LiveStates, state: number, stored: number, base: number): void {
     this.#reachable.attach(states, state, base);
     this.#reachable.enter(states, state);
-    this.#ended[state] = 0;
-    if (!this.#forget(states, base)) {
-      const before = stored === NO_STATE ? this.#nearestHead(states, state) : stored;
-      if (before !== NO_STATE && states.successorsLeft[before] === 0) this.#end(states, before);
-    }
-    if (this.#headCount === this.#heads.length - 1) this.#forget(states, this.#heads[0]!);
+    this.#await(states, state, stored);
+    this.#forget(states, base);
+    const { maxHops } = this.#settings;
+    if (base !== NO_STATE && states.hopsAfter[base]! + 1 >= maxHops) this.#forgetFull(states);
+    if (this.#headCount === BRANCHES) this.#forget(states, this.#heads[0]!);
     this.#heads[this.#headCount++] = state;
   }
 
-  /** Marks a branch whose group has gone on elsewhere; only the last few such are kept. */
-  #end(states: LiveStates, head: number): void {
-    if (this.#ended[head] === 1 || !this.#heads.subarray(0, this.#headCount).includes(head)) return;
-    this.#ended[head] = 1;
-    let ended = 0;
-    let oldest = head;
-    for (let i = this.#headCount - 1; i >= 0; i--) {
-      if (this.#ended[this.#heads[i]!] === 0) continue;
-      ended++;
-      oldest = this.#heads[i]!;
+  /**
+   * Holds a group's ancestors until all that are stored on it have come: of a thousand branches most are
+   * not among the last used when they go on.
+   */
+  #await(states: LiveStates, state: number, stored: number): void {
+    if (states.successorsLeft[state]! > 0) {
+      this.#awaited[state] = 1;
+      this.#reachable.enter(states, state);
     }
-    if (ended > ENDED_BRANCHES) this.#forget(states, oldest);
+    if (stored === NO_STATE || states.successorsLeft[stored]! > 0) return;
+    if (this.#awaited[stored] === 0) return;
+    this.#awaited[stored] = 0;
+    this.#reachable.leave(states, stored);
   }
 
-  /** The head whose state is most like `state`: where a stored snapshot comes from. */
-  #nearestHead(states: LiveStates, state: number): number {
-    let nearest = NO_STATE;
-    let distance = states.size[state]!;
+  /** Forgets the oldest head without hops left, if there are as many as may be. */
+  #forgetFull(states: LiveStates): void {
+    let full = 0;
+    let oldest = NO_STATE;
     for (let i = this.#headCount - 1; i >= 0; i--) {
       const head = this.#heads[i]!;
-      if (Math.abs(states.size[head]! - states.size[state]!) >= distance) continue;
-      const found = states.distance(head, state, distance - 1);
-      if (found >= distance) continue;
-      nearest = head;
-      distance = found;
+      if (states.hopsAfter[head]! < this.#settings.maxHops) continue;
+      full++;
+      oldest = head;
     }
-    return nearest;
+    if (full >= FULL_BRANCHES) this.#forget(states, oldest);
   }
 
-  #forget(states: LiveStates, head: number): boolean {
+  #forget(states: LiveStates, head: number): void {
     const at = this.#heads.subarray(0, this.#headCount).lastIndexOf(head);
-    if (at < 0) return false;
+    if (at < 0) return;
     this.#heads.copyWithin(at, at + 1, this.#headCount--);
     this.#reachable.leave(states, head);
-    return true;
   }
 }

@@ -15,8 +15,11 @@ import { RoomCounts } from './room-counts.js';
 /** In `#stateOf`: the group's state can't be known, because it or an ancestor is irregular. */
 const UNKNOWN = -2;
 
-/** Of so many last groups those without successors count as the newest: a room's forward extremities. */
-const NEWEST = 100;
+/**
+ * So many last groups count as the newest: a room's forward extremities are among them. Whether others
+ * are stored on a group tells nothing, as that changes by compressing.
+ */
+const NEWEST = 25;
 
 /**
  * The stage between a source's rows and the sinks: chunks of COPY text in, arrays of planned groups
@@ -98,20 +101,20 @@ export class RoomPlan extends Transform {
 
   #group(index: number, rows: GroupRows): void {
     const { ids, prev, successors, flags } = this.#source.groups;
-    const before = prev[index]!;
-    const stored = before === NO_PREDECESSOR ? NO_STATE : this.#stateOf[before]!;
-    if (stored >= 0 && before < index) this.#states.successorsLeft[stored]!--;
-    const readable = (flags[index]! & UNREADABLE) === 0 && stored !== UNKNOWN;
+    const before = prev[index];
+    const stored = before === NO_PREDECESSOR ? NO_STATE : this.#stateOf[before];
+    if (stored >= 0 && before < index) this.#states.successorsLeft[stored]--;
+    const readable = (flags[index] & UNREADABLE) === 0 && stored !== UNKNOWN;
     if (readable && !rows.contradictory) {
       this.#readable(index, stored, rows);
     } else {
       this.#stateOf[index] = UNKNOWN;
-      if (readable) this.counts.contradictory(ids[index]!);
-      this.counts.passThrough(flags[index]!);
+      if (readable) this.counts.contradictory(ids[index]);
+      this.counts.passThrough(flags[index]);
       this.#keep(index, rows);
     }
     if (stored >= 0 && before < index) this.#states.release(stored);
-    const state = this.#stateOf[index]!;
+    const state = this.#stateOf[index];
     if (state >= 0) {
       this.#states.hold(state, successors[index]);
       this.#states.release(state);
@@ -123,18 +126,18 @@ export class RoomPlan extends Transform {
     const state = this.#build(index, stored, rows);
     this.#stateOf[index] = state;
     this.#fingerprints?.stored(state, stored, rows.entries, rows.length);
-    states.hopsBefore[state] = stored === NO_STATE ? 1 : states.hopsBefore[stored]! + 1;
+    states.hopsBefore[state] = stored === NO_STATE ? 1 : states.hopsBefore[stored] + 1;
 
-    const flags = this.#source.groups.flags[index]!;
+    const flags = this.#source.groups.flags[index];
     if ((flags & IN_RANGE) === 0 || (flags & FROZEN) !== 0) {
-      states.hopsAfter[state] = stored === NO_STATE ? 1 : states.hopsAfter[stored]! + 1;
+      states.hopsAfter[state] = stored === NO_STATE ? 1 : states.hopsAfter[stored] + 1;
       this.counts.passThrough(flags);
       this.#keep(index, rows);
     } else {
       const plan = this.#plan;
       const changed = this.#planner.plan(states, state, stored, plan, this.#isNewest(index));
       const base = changed ? plan.base : stored;
-      states.hopsAfter[state] = base === NO_STATE ? 1 : states.hopsAfter[base]! + 1;
+      states.hopsAfter[state] = base === NO_STATE ? 1 : states.hopsAfter[base] + 1;
       if (changed) this.counts.stateGroupsChanged++;
       // A delta that differs from the stored rows has fewer of them: both give one state on one base.
       if (changed && (base !== stored || plan.length !== rows.length)) {
@@ -143,14 +146,13 @@ export class RoomPlan extends Transform {
         this.#keep(index, rows);
       }
     }
-    this.counts.hopsBefore.add(states.hopsBefore[state]!);
-    this.counts.hopsAfter.add(states.hopsAfter[state]!);
+    this.counts.hopsBefore.add(states.hopsBefore[state]);
+    this.counts.hopsAfter.add(states.hopsAfter[state]);
   }
 
   /** Whether Synapse may put its next groups on this one. */
   #isNewest(index: number): boolean {
-    const { length, successors } = this.#source.groups;
-    return index === length - 1 || (index >= length - NEWEST && successors[index] === 0);
+    return index >= this.#source.groups.length - NEWEST;
   }
 
   #build(index: number, stored: number, rows: GroupRows): number {
@@ -158,13 +160,13 @@ export class RoomPlan extends Transform {
     const state = states.create(index, stored === NO_STATE ? this.#recent : stored);
     const spare = states.apply(state, rows.entries, rows.length);
     states.spareRows[state] = stored === NO_STATE ? 0 : spare;
-    states.neededRows[state] = rows.length - states.spareRows[state]!;
+    states.neededRows[state] = rows.length - states.spareRows[state];
     states.successorsLeft[state] = this.#source.groups.successors[index]!;
     if (stored === NO_STATE && states.size[state] !== rows.length) {
       const { key } = this.#entries;
       const gone: number[] = [];
-      states.trie.forEach(states.root[state]!, (entry) => {
-        if (!rows.has(key[entry]!)) gone.push(key[entry]!);
+      states.trie.forEach(states.root[state], (entry) => {
+        if (!rows.has(key[entry])) gone.push(key[entry]);
       });
       for (const goneKey of gone) states.remove(state, goneKey);
     }
@@ -177,7 +179,7 @@ export class RoomPlan extends Transform {
   #change(index: number, state: number, rows: GroupRows): void {
     const { groups } = this.#source;
     const plan = this.#plan;
-    const stateGroup = groups.ids[index]!;
+    const stateGroup = groups.ids[index];
     if (
       this.#fingerprints !== undefined &&
       !this.#fingerprints.agrees(state, plan.base, plan.delta, plan.length)
@@ -188,10 +190,10 @@ export class RoomPlan extends Transform {
       );
     }
     const newPredecessor =
-      plan.base === NO_STATE ? undefined : groups.ids[this.#states.group[plan.base]!]!;
+      plan.base === NO_STATE ? undefined : groups.ids[this.#states.group[plan.base]];
     this.#planned.push({
       stateGroup,
-      oldPredecessor: this.#idOf(groups.prev[index]!),
+      oldPredecessor: this.#idOf(groups.prev[index]),
       newPredecessor,
       oldRows: rows.rows,
       newRows: plan.length,
@@ -211,9 +213,9 @@ export class RoomPlan extends Transform {
 
   #keep(index: number, rows: GroupRows): void {
     const { ids, prev } = this.#source.groups;
-    const predecessor = this.#idOf(prev[index]!);
+    const predecessor = this.#idOf(prev[index]);
     this.#planned.push({
-      stateGroup: ids[index]!,
+      stateGroup: ids[index],
       oldPredecessor: predecessor,
       newPredecessor: predecessor,
       oldRows: rows.rows,
@@ -224,6 +226,6 @@ export class RoomPlan extends Transform {
   }
 
   #idOf(index: number): number | undefined {
-    return index === NO_PREDECESSOR ? undefined : this.#source.groups.ids[index]!;
+    return index === NO_PREDECESSOR ? undefined : this.#source.groups.ids[index];
   }
 }
