@@ -28,6 +28,8 @@ interface Habits {
   readonly growth: number;
   /** 1: members are equally busy. More: old members are busier. */
   readonly regulars: number;
+  /** Branches that go on at one time, the room itself included; an older one is left when one more begins. */
+  readonly mostHeads: number;
 }
 
 const BRANCHING: Habits = {
@@ -41,6 +43,7 @@ const BRANCHING: Habits = {
   backfilledInFull: 0.4,
   growth: 0.5,
   regulars: 3,
+  mostHeads: 8,
 };
 
 const HABITS = {
@@ -54,6 +57,8 @@ const HABITS = {
   resolution: { ...BRANCHING, forks: 0.04, branchLength: 12, resolved: 0.95, kept: 0.6 },
   /** New members come all the time, and go. */
   churn: { ...BRANCHING, growth: 1, regulars: 1 },
+  /** A thousand branches that begin one after another and go on side by side, never resolved. */
+  crowd: { ...BRANCHING, forks: 0.1, branchLength: 1e6, backfills: 0, mostHeads: 1000 },
   /** Thirty keys and no more. */
   small: { ...BRANCHING, growth: 0.2, regulars: 1 },
 } satisfies Record<string, Habits>;
@@ -93,8 +98,6 @@ interface Head {
   backfilled: boolean;
 }
 
-/** Branches that go on at one time, the room itself included; an older one is left when one more begins. */
-const MOST_HEADS = 8;
 /** Old states that are kept for backfill to begin at. */
 const MOST_OLD_STATES = 8;
 
@@ -103,7 +106,7 @@ const MOST_OLD_STATES = 8;
  * delta of its predecessor; a full snapshot where the chain is at its longest, where a key vanished
  * (there is no tombstone), or where the state came from another server.
  *
- * Memory: `keys` × 4 bytes for each of at most 17 states, whatever the number of groups.
+ * Memory: `keys` × 4 bytes for each branch that goes on and for 9 states more, whatever the number of groups.
  */
 export class Room {
   readonly groups: number;
@@ -177,7 +180,7 @@ export class Room {
   }
 
   #addBranch(head: Head): void {
-    if (this.#heads.length === MOST_HEADS) this.#heads.splice(1, 1);
+    if (this.#heads.length === this.#habits.mostHeads) this.#heads.splice(1, 1);
     this.#heads.push(head);
   }
 
