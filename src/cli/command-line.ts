@@ -2,6 +2,8 @@ import { resolve } from 'node:path';
 import { UsageError } from '../errors.js';
 import { DEFAULT_MAX_HOPS } from '../planner/adaptive.js';
 import type { AdaptiveSettings } from '../planner/adaptive.js';
+import { STATE_TABLES } from '../sources/files/state-table.js';
+import type { StateTable } from '../sources/files/state-table.js';
 import type { GroupRange } from '../sources/room-source.js';
 import { Arguments, parseInteger, readArguments } from './arguments.js';
 import type { Answer } from './arguments.js';
@@ -9,10 +11,17 @@ import { OPTIONS } from './options.js';
 
 /** What a command line asks for, checked. `-` as a path is standard input or standard output. */
 export interface CompressCommand {
-  /** A DSN, empty when the `PG*` variables say it all; or the files, folders and `-` to read. */
+  /**
+   * A DSN, empty when the `PG*` variables say it all; or the files, folders and `-` to read, and the
+   * files of which it is given what table they hold.
+   */
   readonly source:
     | { readonly kind: 'postgres'; readonly dsn: string }
-    | { readonly kind: 'files'; readonly inputs: readonly string[] };
+    | {
+        readonly kind: 'files';
+        readonly inputs: readonly string[];
+        readonly tables?: Readonly<Partial<Record<StateTable, string>>>;
+      };
   readonly room: string;
   readonly range: GroupRange;
   readonly output: string | undefined;
@@ -161,17 +170,22 @@ function chosenStrategy(given: Arguments): Strategy {
 function chosenSource(given: Arguments, env: NodeJS.ProcessEnv): CompressCommand['source'] {
   const dsn = given.text('postgres-url');
   const inputs = given.texts('input');
-  if (dsn !== undefined && inputs.length > 0) {
-    throw new UsageError('-p and -i are both given: a room is read from one of them.');
+  const tables = chosenTables(given.texts('table'));
+  const paths = [...inputs, ...Object.values(tables)];
+  if (dsn !== undefined && paths.length > 0) {
+    const other = inputs.length > 0 ? '-i' : '--table';
+    throw new UsageError(`-p and ${other} are both given: a room is read from one of them.`);
   }
-  if (inputs.length > 0) {
+  if (paths.length > 0) {
     if (inputs.includes('')) {
       throw new UsageError('-i is given an empty value.');
     }
-    if (inputs.filter((path) => path === '-').length > 1) {
-      throw new UsageError('-i - is given twice, but there is one standard input.');
+    if (paths.filter((path) => path === '-').length > 1) {
+      throw new UsageError(
+        '-i - is given twice, or --table too names -, but there is one standard input.',
+      );
     }
-    return { kind: 'files', inputs };
+    return { kind: 'files', inputs, ...(paths.length > inputs.length && { tables }) };
   }
   if (dsn === undefined && env.PGHOST === undefined && env.PGDATABASE === undefined) {
     throw new UsageError(
@@ -179,6 +193,27 @@ function chosenSource(given: Arguments, env: NodeJS.ProcessEnv): CompressCommand
     );
   }
   return { kind: 'postgres', dsn: dsn ?? '' };
+}
+
+function chosenTables(given: readonly string[]): Partial<Record<StateTable, string>> {
+  const tables: Partial<Record<StateTable, string>> = {};
+  for (const value of given) {
+    const [, name, path] = /^([^=]*)=(.+)$/s.exec(value) ?? [];
+    const table = STATE_TABLES.find((known) => known === name);
+    if (table === undefined) {
+      throw new UsageError(
+        `--table takes NAME=PATH, where NAME is one of ${STATE_TABLES.join(', ')}, not '${value}'.`,
+      );
+    }
+    if (tables[table] !== undefined) {
+      throw new UsageError(`--table is given twice for ${table}.`);
+    }
+    if (Object.values(tables).includes(path)) {
+      throw new UsageError(`--table is given twice for ${path}, which can hold one table.`);
+    }
+    tables[table] = path;
+  }
+  return tables;
 }
 
 /** Opening these by name would write from the start of what standard output appends to. */

@@ -14,9 +14,9 @@ export async function openSource(
       return await openPostgresSource({ dsn: source.dsn, env: process.env, room, range, signal });
     }
     const { openFilesSource } = await import('../sources/files/files-source.js');
-    const { inputs } = source;
+    const { inputs, tables = {} } = source;
     const { stdin } = process;
-    return await openFilesSource({ inputs, stdin, room, range, memory, tmpdir, signal });
+    return await openFilesSource({ inputs, tables, stdin, room, range, memory, tmpdir, signal });
   } catch (error) {
     if (error instanceof RoomNotFoundError && !room.startsWith('!')) {
       throw new RoomNotFoundError(`${error.message} ${roomHint(room)}`, { cause: error });

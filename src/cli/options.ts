@@ -20,8 +20,13 @@ export const OPTIONS = {
     nargs: 1,
     group: SOURCE,
     describe:
-      'Instead of a database: a file or folder of COPY text, or - for standard input. ' +
-      'May be given several times.',
+      'Instead of a database: a dump by pg_dump, or files or a folder of exported tables, or ' +
+      '- for standard input. May be given several times.',
+  },
+  table: {
+    nargs: 1,
+    group: SOURCE,
+    describe: 'As -i, for a file that does not tell which table it holds: NAME=PATH',
   },
   'room-id': {
     alias: 'r',
