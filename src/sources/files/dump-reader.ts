@@ -238,14 +238,14 @@ export class DumpReader {
 
   /** Reads a chunk behind what is left; false at the end of the dump. */
   async #more(): Promise<boolean> {
-    const { done, value } = await this.#chunks.next();
-    if (done === true) return false;
+    const next = await this.#chunks.next();
+    if (next.done === true) return false;
     const left = this.#bytes.subarray(this.#at);
-    const length = left.length + value.length;
+    const length = left.length + next.value.length;
     if (length > this.#room.length) this.#room = Buffer.allocUnsafeSlow(2 * length);
     // What is left may overlap with where it goes.
     this.#room.set(left);
-    this.#room.set(value, left.length);
+    this.#room.set(next.value, left.length);
     this.#bytes = this.#room.subarray(0, length);
     this.#position += this.#at;
     this.#at = 0;

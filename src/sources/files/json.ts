@@ -122,33 +122,25 @@ class JsonRows {
 
   /** The line that the token ends, or nothing. */
   #take(token: Token): string {
-    switch (token.name) {
-      case 'startArray':
-        if (this.#isInArray || this.#isInObject) throw this.#noRow();
-        this.#isInArray = true;
-        return '';
-      case 'endArray':
-        this.#isInArray = false;
-        return '';
-      case 'startObject':
-        if (this.#isInObject) throw this.#noRow();
-        this.#isInObject = true;
-        return '';
-      case 'keyValue':
-        this.#column = this.#columns.indexOf(token.value);
-        if (this.#column < 0) throw this.#noRow();
-        return '';
-      case 'stringValue':
-      case 'numberValue':
-        if (!this.#isInObject || this.#values[this.#column] !== undefined) throw this.#noRow();
-        if (HALF_PAIR.test(token.value)) throw this.#error('has half of a surrogate pair');
-        this.#values[this.#column] = token.value.replaceAll(/[\\\b-\r]/g, escaped);
-        return '';
-      case 'endObject':
-        return this.#line();
-      default:
-        throw this.#noRow();
+    const { name } = token;
+    if (name === 'endObject') return this.#line();
+    if (name === 'startObject' && !this.#isInObject) {
+      this.#isInObject = true;
+    } else if (name === 'startArray' && !this.#isInArray && !this.#isInObject) {
+      this.#isInArray = true;
+    } else if (name === 'endArray') {
+      this.#isInArray = false;
+    } else if (name === 'keyValue') {
+      this.#column = this.#columns.indexOf(token.value);
+      if (this.#values[this.#column] !== undefined) throw this.#noRow();
+    } else if ((name === 'stringValue' || name === 'numberValue') && this.#column >= 0) {
+      if (HALF_PAIR.test(token.value)) throw this.#error('has half of a surrogate pair');
+      this.#values[this.#column] = token.value.replaceAll(/[\\\b-\r]/g, escaped);
+      this.#column = -1;
+    } else {
+      throw this.#noRow();
     }
+    return '';
   }
 
   #line(): string {
