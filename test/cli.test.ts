@@ -11,7 +11,7 @@ import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import type { TestContext } from 'node:test';
-import type { Statistics } from '../src/report/statistics.js';
+import type { Hops, Statistics } from '../src/report/statistics.js';
 import { openStreamedOutput } from '../src/sinks/output.js';
 import { STATE_TABLES, temporaryFolder } from './support/fixtures.js';
 import { testPostgres } from './support/postgres.js';
@@ -64,7 +64,7 @@ async function exitCode(child: Running): Promise<number | null> {
 test('a room is compressed: status on stderr, SQL in the file, nothing on stdout', async (t) => {
   const folder = await exportRoom(t);
   const { file, left } = await outputFolder(t);
-  const result = await runCli(['-i', folder, '-r', ROOM, '-o', file, '-t']);
+  const result = await runCli(['-i', folder, '-r', ROOM, '-o', file, '-t', '-l', '100,50,25']);
   assert.equal(result.code, 0, result.stderr);
   assert.equal(result.stdout, '');
   assert.deepEqual(result.stderr.split('\n').slice(0, 9), [
@@ -108,8 +108,14 @@ test('every figure is one JSON object, on stdout or in a file', async (t) => {
   const folder = await exportRoom(t);
   const { file } = await outputFolder(t);
   const statsFile = `${file}.json`;
-  const toStdout = await runCli(['-i', folder, '-r', ROOM, '-o', file, '--stats-file', '-']);
-  const toFile = await runCli(['-i', folder, '-r', ROOM, '--stats-file', statsFile]);
+  const toStdout = await runCli([
+    ...['-i', folder, '-r', ROOM, '-l', '100,50,25'],
+    ...['-o', file, '--stats-file', '-'],
+  ]);
+  const toFile = await runCli([
+    ...['-i', folder, '-r', ROOM, '-l', '100,50,25'],
+    ...['--stats-file', statsFile],
+  ]);
   assert.equal(toStdout.code, 0, toStdout.stderr);
   const statistics = JSON.parse(toStdout.stdout) as Statistics;
   const { bytesBefore, bytesAfter, seconds, ...exact } = statistics;
@@ -127,9 +133,10 @@ test('every figure is one JSON object, on stdout or in a file', async (t) => {
     groupsWritten: 19,
     rowsDeleted: 190,
     rowsInserted: 95,
-    hopsBefore: { largest: 1, mean: 1 },
-    hopsAfter: { largest: 20, mean: 10.5 },
-    groupsVerified: exact.groupsVerified,
+    hopsBefore: { largest: 1, mean: 1, distribution: ranges({ 1: 20 }) },
+    hopsAfter: { largest: 20, mean: 10.5, distribution: ranges({ 1: 1, 10: 9, 25: 10 }) },
+    verified: true,
+    groupsVerified: 19,
     groupsPassedThrough: 0,
     outcome: 'written',
     outputBytes: (await readFile(file)).length,
@@ -454,3 +461,11 @@ test(
     assert.ok(stdout.includes('\r\x1b[KNumber of state groups: 2000\r\n'), stdout);
   },
 );
+
+/** How many groups have chains of which lengths, from the ranges that have any. */
+function ranges(groups: Readonly<Record<number, number>>): Hops['distribution'] {
+  return [1, 10, 25, 50, 75, 100, 150, 200, null].map((upTo) => ({
+    upTo,
+    groups: groups[upTo ?? Infinity] ?? 0,
+  }));
+}

@@ -11,7 +11,7 @@ import {
   type IrregularityKind,
 } from '../src/sources/group-table.js';
 
-type Reason = 'in-range' | 'out-of-range' | 'other-room' | 'missing-group';
+type Reason = 'in-range' | 'out-of-range' | 'other-room' | 'unread-rows' | 'missing-group';
 type Edge = readonly [group: number, prev: number];
 
 function build(groups: Iterable<readonly [number, Reason]>, edges: Iterable<Edge>): GroupTable {
@@ -34,7 +34,13 @@ function kinds(table: GroupTable) {
 
 /** The same by sets and plain recursion, from the words of the interface. */
 function model(groups: readonly (readonly [number, Reason])[], edges: readonly Edge[]) {
-  const order: Reason[] = ['in-range', 'out-of-range', 'other-room', 'missing-group'];
+  const order: Reason[] = [
+    'in-range',
+    'out-of-range',
+    'other-room',
+    'unread-rows',
+    'missing-group',
+  ];
   const reason = new Map<number, Reason>();
   for (const [id, why] of groups) {
     const known = reason.get(id);
@@ -56,7 +62,8 @@ function model(groups: readonly (readonly [number, Reason])[], edges: readonly E
   const several = (id: number) => previous(id).size > 1;
   const larger = (id: number) => [...previous(id)].some((prev) => prev > id);
   const own = (id: number) => above.get(id)!.has(id);
-  const irregular = (id: number) => several(id) || larger(id) || own(id);
+  const irregular = (id: number) =>
+    several(id) || larger(id) || own(id) || reason.get(id) === 'unread-rows';
   const ids = all.filter(
     (id) =>
       reason.get(id) === 'in-range' ||
@@ -69,6 +76,7 @@ function model(groups: readonly (readonly [number, Reason])[], edges: readonly E
     'repeated-edge': (id) => previous(id).size < edges.filter(([g]) => g === id).length,
     'missing-group': (id) => reason.get(id) === 'missing-group',
     'other-room': (id) => reason.get(id) === 'other-room',
+    'unread-rows': (id) => reason.get(id) === 'unread-rows',
   };
   const prev = ids.map((id) => Math.max(-1, ...[...previous(id)].filter((p) => p < id)));
   return {
@@ -91,7 +99,13 @@ function model(groups: readonly (readonly [number, Reason])[], edges: readonly E
 }
 
 const id = fc.integer({ min: 1, max: 14 });
-const reason = fc.constantFrom<Reason>('in-range', 'out-of-range', 'other-room', 'missing-group');
+const reason = fc.constantFrom<Reason>(
+  'in-range',
+  'out-of-range',
+  'other-room',
+  'unread-rows',
+  'missing-group',
+);
 
 describe('the group table', () => {
   it('puts groups and edges in order, each once', () => {

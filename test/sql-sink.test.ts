@@ -206,10 +206,11 @@ test('the statements of a bare change, and nothing for a group that stays', asyn
 -- two  lines
 
 SET client_encoding = 'UTF8';
+CREATE TEMPORARY TABLE IF NOT EXISTS synapse_compress_state_rows (type text, state_key text, event_id text);
 
-DELETE FROM state_group_edges WHERE state_group = 4;
-INSERT INTO state_group_edges (state_group, prev_state_group) VALUES (4, 2);
-DELETE FROM state_groups_state WHERE state_group = 4;
+WITH old_edge AS (DELETE FROM state_group_edges WHERE state_group = 4 AND prev_state_group <> 2),
+new_edge AS (INSERT INTO state_group_edges (state_group, prev_state_group) VALUES (4, 2) ON CONFLICT DO NOTHING),
+old_rows AS (DELETE FROM state_groups_state WHERE state_group = 4 RETURNING *)
 INSERT INTO state_groups_state (state_group, room_id, type, state_key, event_id)
 SELECT 4, '!r:x', type, state_key, event_id FROM (VALUES
 ('m.a', '', '$a'),

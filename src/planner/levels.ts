@@ -31,8 +31,8 @@ export class LevelsPlanner implements Planner {
   plan(states: LiveStates, state: number, stored: number, plan: Plan): boolean {
     const sizes = this.#sizes;
     let level = 0;
-    while (level < sizes.length && this.#lengths[level]! >= sizes[level]!) level++;
-    const candidate = level < sizes.length ? this.#heads[level]! : NO_STATE;
+    while (level < sizes.length && this.#lengths[level] >= sizes[level]) level++;
+    const candidate = level < sizes.length ? this.#heads[level] : NO_STATE;
 
     let changed = true;
     if (candidate === stored) {
@@ -44,16 +44,16 @@ export class LevelsPlanner implements Planner {
 
     this.#reachable.attach(states, state, plan.base);
     for (let full = 0; full < level; full++) this.#become(states, full, state, 1);
-    if (level < sizes.length) this.#become(states, level, state, this.#lengths[level]! + 1);
+    if (level < sizes.length) this.#become(states, level, state, this.#lengths[level] + 1);
     return changed;
   }
 
   /** Takes the first valid base from the candidate on along its new predecessors, or none. */
   #findBase(states: LiveStates, state: number, candidate: number, plan: Plan): void {
-    const size = states.size[state]!;
+    const size = states.size[state];
     plan.delta = grown(plan.delta, size);
     for (let base = candidate; base !== NO_STATE; base = this.#reachable.baseOf(base)) {
-      if (states.size[base]! > size) continue;
+      if (states.size[base] > size) continue;
       const length = states.difference(base, state, plan.delta, size);
       if (length === LACKS_KEY) continue;
       plan.base = base;
@@ -69,7 +69,7 @@ export class LevelsPlanner implements Planner {
   }
 
   #become(states: LiveStates, level: number, state: number, length: number): void {
-    const old = this.#heads[level]!;
+    const old = this.#heads[level];
     this.#heads[level] = state;
     this.#lengths[level] = length;
     this.#reachable.enter(states, state);

@@ -69,10 +69,10 @@ export class RoomCounts {
     const { keys, key, byteLength } = this.entries;
     let bytes = 0;
     for (let i = 0; i < length; i++) {
-      const entry = list[i]!;
+      const entry = list[i];
       // The tabs and the line feed of COPY text stand for the texts' bytes of length.
-      const keyBytes = keys.byteLength[key[entry]!]!;
-      const heap = 24 + 8 + 1 + this.roomLength + keyBytes + byteLength[entry]!;
+      const keyBytes = keys.byteLength[key[entry]];
+      const heap = 24 + 8 + 1 + this.roomLength + keyBytes + byteLength[entry];
       bytes += 8 + ((heap + 7) & ~7) + ((16 + keyBytes + 7) & ~7);
     }
     return bytes;
@@ -94,8 +94,8 @@ class HopCounts {
     this.#sum += hops;
     if (hops > this.#largest) this.#largest = hops;
     let range = 0;
-    while (range < RANGES.length && hops > RANGES[range]!) range++;
-    this.#counts[range]!++;
+    while (range < RANGES.length && hops > RANGES[range]) range++;
+    this.#counts[range]++;
   }
 
   get figures(): Hops {

@@ -25,7 +25,7 @@ export class GroupEdges {
   }
 
   add(group: number, prev: number): void {
-    const first = this.#first[group]!;
+    const first = this.#first[group];
     if (first === NONE) {
       this.#first[group] = prev;
     } else if (first === prev) {
@@ -57,20 +57,20 @@ export class GroupEdges {
 
   /** The group's predecessor number `n`, from 0 and below its degree; in no order. */
   predecessor(group: number, n: number): number {
-    if (n === 0) return this.#first[group]!;
-    return this.#more[this.#start(group) + n - 1]! % this.length;
+    if (n === 0) return this.#first[group];
+    return this.#more[this.#start(group) + n - 1] % this.length;
   }
 
   /** Sets `mark` on the ancestors of every group that has one of the bits `from`. */
   markAncestors(marks: Uint16Array, from: number, mark: number): void {
     const pending: number[] = [];
     for (let group = 0; group < this.length; group++) {
-      if ((marks[group]! & from) === 0) continue;
+      if ((marks[group] & from) === 0) continue;
       for (let at: number | undefined = group; at !== undefined; at = pending.pop()) {
         for (let n = this.degree(at) - 1; n >= 0; n--) {
           const prev = this.predecessor(at, n);
-          if ((marks[prev]! & mark) !== 0) continue;
-          marks[prev]! |= mark;
+          if ((marks[prev] & mark) !== 0) continue;
+          marks[prev] |= mark;
           pending.push(prev);
         }
       }
@@ -96,21 +96,21 @@ export class GroupEdges {
       path[depth++] = open[opened++] = group;
     };
     for (let start = 0; start < this.length; start++) {
-      if ((marks[start]! & from) === 0 || order[start] !== 0) continue;
+      if ((marks[start] & from) === 0 || order[start] !== 0) continue;
       enter(start);
       while (depth > 0) {
-        const at = path[depth - 1]!;
-        if (next[at]! < this.degree(at)) {
-          const prev = this.predecessor(at, next[at]!++);
-          if (prev === at) marks[at]! |= mark;
+        const at = path[depth - 1];
+        if (next[at] < this.degree(at)) {
+          const prev = this.predecessor(at, next[at]++);
+          if (prev === at) marks[at] |= mark;
           else if (order[prev] === 0) enter(prev);
-          else if (order[prev] !== CLOSED) low[at] = Math.min(low[at]!, order[prev]!);
+          else if (order[prev] !== CLOSED) low[at] = Math.min(low[at], order[prev]);
           continue;
         }
         depth--;
         if (depth > 0) {
-          const child = path[depth - 1]!;
-          low[child] = Math.min(low[child]!, low[at]!);
+          const child = path[depth - 1];
+          low[child] = Math.min(low[child], low[at]);
         }
         if (low[at] !== order[at]) continue;
         const alone = open[opened - 1] === at;
@@ -118,7 +118,7 @@ export class GroupEdges {
         do {
           member = open[--opened]!;
           order[member] = CLOSED;
-          if (!alone) marks[member]! |= mark;
+          if (!alone) marks[member] |= mark;
         } while (member !== at);
       }
     }

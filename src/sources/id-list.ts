@@ -11,7 +11,7 @@ export class IdList {
 
   add(id: number): void {
     const length = this.#length;
-    if (length > 0 && id <= this.#ids[length - 1]!) {
+    if (length > 0 && id <= this.#ids[length - 1]) {
       if (id === this.#ids[length - 1]) return;
       this.#ascending = false;
     }
@@ -41,7 +41,7 @@ export function lowerBound(ids: Float64Array, id: number): number {
   let high = ids.length;
   while (low < high) {
     const middle = (low + high) >>> 1;
-    if (ids[middle]! < id) low = middle + 1;
+    if (ids[middle] < id) low = middle + 1;
     else high = middle;
   }
   return low;
@@ -67,9 +67,8 @@ export class IdFinder {
   indexOf(id: number): number {
     const ids = this.#ids;
     let near = this.#near;
-    if (near < ids.length && ids[near]! < id) near++;
-    const isBound =
-      (near === ids.length || ids[near]! >= id) && (near === 0 || ids[near - 1]! < id);
+    if (near < ids.length && ids[near] < id) near++;
+    const isBound = (near === ids.length || ids[near] >= id) && (near === 0 || ids[near - 1] < id);
     this.#near = isBound ? near : lowerBound(ids, id);
     return ids[this.#near] === id ? this.#near : -1;
   }

@@ -24,7 +24,7 @@ export class ByteArena {
     const size = (length + 3) >> 2;
     let place = this.#free.get(size) ?? 0;
     if (place > 0) {
-      this.#free.set(size, this.words[place - 1]!);
+      this.#free.set(size, this.words[place - 1]);
       place--;
     } else {
       place = this.#top;

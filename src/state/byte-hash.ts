@@ -1,6 +1,3 @@
-/** Whether this machine keeps the low byte of a word first; typed arrays do as the machine does. */
-export const LITTLE_ENDIAN = new Uint8Array(new Int32Array([1]).buffer)[0] === 1;
-
 /**
  * The 64-bit hash of Postgres's `hashtextextended(text, seed)`, which is Bob Jenkins's lookup3 (public
  * domain) as `src/common/hashfn.c` of Postgres sets it up. With a seed of the run's own it keys the

@@ -49,12 +49,12 @@ export function decodeField(
 ): number {
   let i = start;
   while (i < end) {
-    const byte = from[i++]!;
+    const byte = from[i++];
     if (byte !== BACKSLASH || i === end) {
       to[at++] = byte;
       continue;
     }
-    const letter = from[i++]!;
+    const letter = from[i++];
     switch (letter) {
       case 98:
         to[at++] = 8;
@@ -76,13 +76,13 @@ export function decodeField(
         break;
       case 120: {
         // \x and one or two hexadecimal digits; without a digit it is a plain x
-        let value = i < end ? hexValue(from[i]!) : -1;
+        let value = i < end ? hexValue(from[i]) : -1;
         if (value < 0) {
           to[at++] = letter;
           break;
         }
         i++;
-        const low = i < end ? hexValue(from[i]!) : -1;
+        const low = i < end ? hexValue(from[i]) : -1;
         if (low >= 0) {
           value = value * 16 + low;
           i++;
@@ -93,8 +93,8 @@ export function decodeField(
       default:
         if (octal(letter)) {
           let value = letter - 48;
-          for (let digits = 1; digits < 3 && i < end && octal(from[i]!); digits++) {
-            value = value * 8 + from[i++]! - 48;
+          for (let digits = 1; digits < 3 && i < end && octal(from[i]); digits++) {
+            value = value * 8 + from[i++] - 48;
           }
           to[at++] = value & 255;
         } else {
@@ -117,7 +117,7 @@ export function encodeField(
   at: number,
 ): number {
   for (let i = start; i < end; i++) {
-    const byte = from[i]!;
+    const byte = from[i];
     const letter = escapeLetter(byte);
     if (letter !== 0) {
       to[at++] = BACKSLASH;
@@ -137,7 +137,7 @@ export function isNull(from: Uint8Array, start: number, end: number): boolean {
 /** Whether bytes `start` to `end` hold a byte that the canonical spelling would write differently. */
 export function needsCare(from: Uint8Array, start: number, end: number): boolean {
   for (let i = start; i < end; i++) {
-    const byte = from[i]!;
+    const byte = from[i];
     if (byte < 14 || byte === BACKSLASH) return true;
   }
   return false;

@@ -1,5 +1,5 @@
 import { ByteArena } from './byte-arena.js';
-import { ByteHash, LITTLE_ENDIAN } from './byte-hash.js';
+import { ByteHash } from './byte-hash.js';
 import { grown } from './grown.js';
 import { hashDecoded, type KeyTable } from './key-table.js';
 import type { GroupRows } from './row-parser.js';
@@ -41,16 +41,16 @@ export class EntryPool {
    */
   intern(key: number, bytes: Uint8Array, view: DataView, start: number, end: number): number {
     const hash = this.#hash;
-    hash.update(view, start, end, this.keys.hashHigh[key]!, this.keys.hashLow[key]!);
+    hash.update(view, start, end, this.keys.hashHigh[key], this.keys.hashLow[key]);
     const bucket = hash.low & (this.#buckets.length - 1);
-    for (let entry = this.#buckets[bucket]!; entry >= 0; entry = this.#next[entry]!) {
+    for (let entry = this.#buckets[bucket]; entry >= 0; entry = this.#next[entry]!) {
       if (
         this.hashLow[entry] === hash.low &&
         this.hashHigh[entry] === hash.high &&
         this.key[entry] === key &&
         this.#equals(entry, bytes, start, end)
       ) {
-        this.holders[entry]!++;
+        this.holders[entry]++;
         return entry;
       }
     }
@@ -59,7 +59,7 @@ export class EntryPool {
 
   /** Gives up one hold. */
   release(entry: number): void {
-    if (--this.holders[entry]! === 0) this.#remove(entry);
+    if (--this.holders[entry] === 0) this.#remove(entry);
   }
 
   /** The sum of the hashes with seed 0 over all rows of a group, as the exact `numeric` that SQL's `sum` gives. */
@@ -67,12 +67,12 @@ export class EntryPool {
     let high = 0;
     let low = 0;
     for (let i = 0; i < rows.length; i++) {
-      high += this.guardHigh[rows.entries[i]!]!;
-      low += this.guardLow[rows.entries[i]!]! >>> 0;
+      high += this.guardHigh[rows.entries[i]];
+      low += this.guardLow[rows.entries[i]] >>> 0;
     }
     for (let i = 0; i < rows.repeatedLength; i++) {
-      high += this.guardHigh[rows.repeated[i]!]!;
-      low += this.guardLow[rows.repeated[i]!]! >>> 0;
+      high += this.guardHigh[rows.repeated[i]];
+      low += this.guardLow[rows.repeated[i]] >>> 0;
     }
     return (BigInt(high) << 32n) + BigInt(low);
   }
@@ -82,24 +82,24 @@ export class EntryPool {
     const { keys, key, byteLength, place } = this;
     let length = 0;
     for (let i = 0; i < count; i++) {
-      length += keys.byteLength[key[list[i]!]!]! + byteLength[list[i]!]!;
+      length += keys.byteLength[key[list[i]]] + byteLength[list[i]];
     }
     // Whole words are written, and what is too much is written over by what follows.
     const bytes = Buffer.allocUnsafe(length + 3);
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
     let at = 0;
     for (let i = 0; i < count; i++) {
-      const entry = list[i]!;
-      const k = key[entry]!;
-      at = copyWords(keys.arena.words, keys.place[k]!, keys.byteLength[k]!, view, at);
-      at = copyWords(this.arena.words, place[entry]!, byteLength[entry]!, view, at);
+      const entry = list[i];
+      const k = key[entry];
+      at = copyWords(keys.arena.view, keys.place[k], keys.byteLength[k], view, at);
+      at = copyWords(this.arena.view, place[entry], byteLength[entry], view, at);
     }
     return bytes.subarray(0, length);
   }
 
   #equals(entry: number, bytes: Uint8Array, start: number, end: number): boolean {
     if (this.byteLength[entry] !== end - start) return false;
-    let at = this.place[entry]! << 2;
+    let at = this.place[entry] << 2;
     for (let i = start; i < end; i++) if (bytes[i] !== this.arena.bytes[at++]) return false;
     return true;
   }
@@ -133,8 +133,8 @@ export class EntryPool {
       bytes,
       start,
       end - 1,
-      this.keys.guardHigh[key]!,
-      this.keys.guardLow[key]!,
+      this.keys.guardHigh[key],
+      this.keys.guardLow[key],
       (length) => (this.#decoded = grown(this.#decoded, length)),
     );
     this.guardHigh[entry] = hash.high;
@@ -143,21 +143,21 @@ export class EntryPool {
   }
 
   #link(entry: number): void {
-    const bucket = this.hashLow[entry]! & (this.#buckets.length - 1);
+    const bucket = this.hashLow[entry] & (this.#buckets.length - 1);
     this.#next[entry] = this.#buckets[bucket]!;
     this.#buckets[bucket] = entry;
   }
 
   #remove(entry: number): void {
-    const bucket = this.hashLow[entry]! & (this.#buckets.length - 1);
-    let at = this.#buckets[bucket]!;
+    const bucket = this.hashLow[entry] & (this.#buckets.length - 1);
+    let at = this.#buckets[bucket];
     if (at === entry) {
       this.#buckets[bucket] = this.#next[entry]!;
     } else {
       while (this.#next[at] !== entry) at = this.#next[at]!;
       this.#next[at] = this.#next[entry]!;
     }
-    this.arena.remove(this.place[entry]!, this.byteLength[entry]!);
+    this.arena.remove(this.place[entry], this.byteLength[entry]);
     this.#next[entry] = this.#firstFree;
     this.#firstFree = entry;
     this.#live--;
@@ -179,18 +179,18 @@ export class EntryPool {
   #rehash(): void {
     this.#buckets = new Int32Array(this.#buckets.length * 2).fill(-1);
     for (let entry = 0; entry < this.length; entry++) {
-      if (this.holders[entry]! > 0) this.#link(entry);
+      if (this.holders[entry] > 0) this.#link(entry);
     }
   }
 }
 
 function copyWords(
-  words: Int32Array,
+  from: DataView,
   place: number,
   length: number,
   to: DataView,
   at: number,
 ): number {
-  for (let i = at; i < at + length; i += 4) to.setInt32(i, words[place++]!, LITTLE_ENDIAN);
+  for (let i = 0; i < length; i += 4) to.setInt32(at + i, from.getInt32(place * 4 + i));
   return at + length;
 }

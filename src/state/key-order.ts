@@ -27,18 +27,18 @@ export class KeyOrder {
   /** Puts the first `count` of `entries`, each of another key, in the order of their keys. */
   arrange(entries: Int32Array, count: number, keyOf: Int32Array): void {
     if (count < 2 || count * Math.log2(count) < this.#length * WALK_COST) {
-      entries.subarray(0, count).sort((a, b) => this.#compare(keyOf[a]!, keyOf[b]!));
+      entries.subarray(0, count).sort((a, b) => this.#compare(keyOf[a], keyOf[b]));
       return;
     }
     this.#settle();
     this.#marked = grown(this.#marked, this.#length);
     const marked = this.#marked;
-    for (let i = 0; i < count; i++) marked[keyOf[entries[i]!]!] = entries[i]! + 1;
+    for (let i = 0; i < count; i++) marked[keyOf[entries[i]]] = entries[i] + 1;
     let to = 0;
     for (let i = 0; to < count; i++) {
-      const key = this.#sorted[i]!;
+      const key = this.#sorted[i];
       if (marked[key] === 0) continue;
-      entries[to++] = marked[key]! - 1;
+      entries[to++] = marked[key] - 1;
       marked[key] = 0;
     }
   }
@@ -69,13 +69,13 @@ export class KeyOrder {
   #compare(a: number, b: number): number {
     const { place, byteLength, arena } = this.keys;
     const bytes = arena.bytes;
-    let i = place[a]! << 2;
-    let j = place[b]! << 2;
-    const end = i + Math.min(byteLength[a]!, byteLength[b]!);
+    let i = place[a] << 2;
+    let j = place[b] << 2;
+    const end = i + Math.min(byteLength[a], byteLength[b]);
     for (; i < end; i++, j++) {
-      const difference = bytes[i]! - bytes[j]!;
+      const difference = bytes[i] - bytes[j];
       if (difference !== 0) return difference;
     }
-    return byteLength[a]! - byteLength[b]!;
+    return byteLength[a] - byteLength[b];
   }
 }

@@ -46,7 +46,7 @@ export class KeyTable {
     hash.update(view, start, end, this.seedHigh, this.seedLow);
     const mask = this.#buckets.length - 1;
     let bucket = hash.low & mask;
-    for (let key; (key = this.#buckets[bucket]! - 1) >= 0; bucket = (bucket + 1) & mask) {
+    for (let key; (key = this.#buckets[bucket] - 1) >= 0; bucket = (bucket + 1) & mask) {
       if (
         this.hashLow[key] === hash.low &&
         this.hashHigh[key] === hash.high &&
@@ -65,7 +65,7 @@ export class KeyTable {
 
   #equals(key: number, bytes: Uint8Array, start: number, end: number): boolean {
     if (this.byteLength[key] !== end - start) return false;
-    let at = this.place[key]! << 2;
+    let at = this.place[key] << 2;
     for (let i = start; i < end; i++) if (bytes[i] !== this.arena.bytes[at++]) return false;
     return true;
   }
@@ -91,7 +91,7 @@ export class KeyTable {
     const buckets = new Int32Array(this.#buckets.length * 2);
     const mask = buckets.length - 1;
     for (let key = 0; key < this.length; key++) {
-      let bucket = this.hashLow[key]! & mask;
+      let bucket = this.hashLow[key] & mask;
       while (buckets[bucket] !== 0) bucket = (bucket + 1) & mask;
       buckets[bucket] = key + 1;
     }

@@ -36,22 +36,22 @@ export class LiveStates {
 
   /** A new state equal to `base`'s, or empty for `NO_STATE`; held once. */
   create(group: number, base: number): number {
-    const state = this.#freeLength > 0 ? this.#free[--this.#freeLength]! : this.length++;
+    const state = this.#freeLength > 0 ? this.#free[--this.#freeLength] : this.length++;
     if (state === this.root.length) this.#grow();
     this.group[state] = group;
-    this.root[state] = base === NO_STATE ? EMPTY : this.trie.hold(this.root[base]!);
-    this.size[state] = base === NO_STATE ? 0 : this.size[base]!;
+    this.root[state] = base === NO_STATE ? EMPTY : this.trie.hold(this.root[base]);
+    this.size[state] = base === NO_STATE ? 0 : this.size[base];
     this.#holders[state] = 1;
     return state;
   }
 
   hold(state: number, times = 1): void {
-    this.#holders[state]! += times;
+    this.#holders[state] += times;
   }
 
   release(state: number): void {
-    if (--this.#holders[state]! > 0) return;
-    this.trie.release(this.root[state]!);
+    if (--this.#holders[state] > 0) return;
+    this.trie.release(this.root[state]);
     this.root[state] = EMPTY;
     this.#free = grown(this.#free, this.#freeLength + 1);
     this.#free[this.#freeLength++] = state;
@@ -59,22 +59,22 @@ export class LiveStates {
 
   /** The entry of `key` in `state`, or -1. */
   get(state: number, key: number): number {
-    return this.trie.get(this.root[state]!, key);
+    return this.trie.get(this.root[state], key);
   }
 
   /** How many keys two states have otherwise, counted up to `limit`; more than `limit` if there are more. */
   distance(a: number, b: number, limit: number): number {
-    return this.trie.distance(this.root[a]!, this.root[b]!, limit);
+    return this.trie.distance(this.root[a], this.root[b], limit);
   }
 
   /** As `StateTrie.difference`, of two states. */
   difference(from: number, to: number, found: Int32Array, limit: number): number {
-    return this.trie.difference(this.root[from]!, this.root[to]!, found, limit);
+    return this.trie.difference(this.root[from], this.root[to], found, limit);
   }
 
   /** Writes all entries of `state` to `found`, and returns how many. */
   list(state: number, found: Int32Array): number {
-    return this.trie.difference(EMPTY, this.root[state]!, found, found.length);
+    return this.trie.difference(EMPTY, this.root[state], found, found.length);
   }
 
   /**
@@ -85,12 +85,12 @@ export class LiveStates {
   apply(state: number, rows: Int32Array, count: number): number {
     const { trie, entries } = this;
     while (trie.capacity < entries.keys.length) trie.deepen(this.root, this.length);
-    let root = this.root[state]!;
-    let size = this.size[state]!;
+    let root = this.root[state];
+    let size = this.size[state];
     let present = 0;
     for (let i = 0; i < count; i++) {
-      const entry = rows[i]!;
-      const old = trie.get(root, entries.key[entry]!);
+      const entry = rows[i];
+      const old = trie.get(root, entries.key[entry]);
       if (old === entry) {
         present++;
         continue;
@@ -105,8 +105,8 @@ export class LiveStates {
 
   /** Takes `key` out of `state`. */
   remove(state: number, key: number): void {
-    this.root[state] = this.trie.remove(this.root[state]!, key);
-    this.size[state]!--;
+    this.root[state] = this.trie.remove(this.root[state], key);
+    this.size[state]--;
   }
 
   #grow(): void {

@@ -1,7 +1,6 @@
 import { InputError } from '../errors.js';
 import { UNREADABLE, type GroupTable } from '../sources/group-table.js';
 import type { RoomSource } from '../sources/room-source.js';
-import { LITTLE_ENDIAN } from './byte-hash.js';
 import { decodeField, encodeField, isNull } from './copy-text.js';
 import type { EntryPool } from './entry-pool.js';
 import { grown } from './grown.js';
@@ -61,6 +60,7 @@ export class RowParser implements GroupRows {
   /** The bytes that each line of the current group begins with: the group, and the room if it is there. */
   #prefix = new Int32Array(256);
   #prefixBytes = new Uint8Array(this.#prefix.buffer);
+  #prefixView = new DataView(this.#prefix.buffer);
   #prefixLength = 0;
   /** The last snapshot's entries, in the order they came, each held once. */
   #last = new Int32Array(1024);
@@ -123,12 +123,12 @@ export class RowParser implements GroupRows {
     }
     this.#finishGroup();
     this.#skipTo(this.#table.length);
-    for (let i = 0; i < this.#lastLength; i++) this.#pool.release(this.#last[i]!);
+    for (let i = 0; i < this.#lastLength; i++) this.#pool.release(this.#last[i]);
     this.#lastLength = 0;
   }
 
   has(key: number): boolean {
-    return this.#seen[key]! >= this.#groupSerial;
+    return this.#seen[key] >= this.#groupSerial;
   }
 
   #parse(bytes: Buffer, view: DataView, start: number, end: number): void {
@@ -145,19 +145,12 @@ export class RowParser implements GroupRows {
         continue;
       }
       if (this.#expected < this.#lastLength) {
-        const entry = this.#last[this.#expected]!;
-        const key = this.#pool.key[entry]!;
-        const event = row + keys.byteLength[key]!;
-        if (matches(view, row, event, keys.arena.words, keys.place[key]!)) {
+        const entry = this.#last[this.#expected];
+        const key = this.#pool.key[entry];
+        const event = row + keys.byteLength[key];
+        if (matches(view, row, event, keys.arena.view, keys.place[key])) {
           this.#expected++;
-          const next = event + this.#pool.byteLength[entry]!;
-          if (matches(view, event, next, this.#pool.arena.words, this.#pool.place[entry]!)) {
-            this.#pool.holders[entry]!++;
-            this.#add(key, entry);
-            at = next;
-          } else {
-            at = this.#eventOf(key, bytes, view, event);
-          }
+          at = this.#sameEvent(entry, view, event) || this.#eventOf(key, bytes, view, event);
           continue;
         }
       }
@@ -165,8 +158,19 @@ export class RowParser implements GroupRows {
     }
   }
 
+  /** Adds `entry` if the event whose field begins at `at` is its event; returns where the next line begins, or 0. */
+  #sameEvent(entry: number, view: DataView, at: number): number {
+    const next = at + this.#pool.byteLength[entry];
+    if (!matches(view, at, next, this.#pool.arena.view, this.#pool.place[entry])) return 0;
+    this.#pool.holders[entry]++;
+    this.#add(this.#pool.key[entry], entry);
+    return next;
+  }
+
   #samePrefix(view: DataView, at: number): boolean {
-    return this.#prefixLength > 0 && matches(view, at, at + this.#prefixLength, this.#prefix, 0);
+    return (
+      this.#prefixLength > 0 && matches(view, at, at + this.#prefixLength, this.#prefixView, 0)
+    );
   }
 
   /** Reads the columns before the type, and goes on to the group they name. Returns where the type begins. */
@@ -174,7 +178,7 @@ export class RowParser implements GroupRows {
     let group = 0;
     let i = at;
     for (; i < end; i++) {
-      const digit = bytes[i]! - 48;
+      const digit = bytes[i] - 48;
       if (digit < 0 || digit > 9) break;
       group = group * 10 + digit;
     }
@@ -188,12 +192,13 @@ export class RowParser implements GroupRows {
     if (this.#index < 0 || this.#table.ids[this.#index] !== group) {
       this.#finishGroup();
       this.#findGroup(group);
-      this.#skip = (this.#table.flags[this.#index]! & UNREADABLE) !== 0;
+      this.#skip = (this.#table.flags[this.#index] & UNREADABLE) !== 0;
       this.#expected = 0;
     }
     if (i - at > this.#prefixBytes.length) {
       this.#prefix = new Int32Array((i - at) >> 1);
       this.#prefixBytes = new Uint8Array(this.#prefix.buffer);
+      this.#prefixView = new DataView(this.#prefix.buffer);
     }
     this.#prefixLength = i - at;
     for (let from = at, to = 0; from < i; from++, to++) this.#prefixBytes[to] = bytes[from]!;
@@ -203,7 +208,7 @@ export class RowParser implements GroupRows {
   #findGroup(group: number): void {
     const { ids } = this.#table;
     let index = this.#index + 1;
-    while (index < ids.length && ids[index]! < group) index++;
+    while (index < ids.length && ids[index] < group) index++;
     if (ids[index] !== group) {
       throw new InputError(
         `${this.#where()} is of state group ${group}, which is not expected after ${ids[index - 1] ?? 'the beginning'}: the rows are not in order of state group.`,
@@ -224,15 +229,15 @@ export class RowParser implements GroupRows {
     const { entries, length } = this;
     if (length >= SNAPSHOT_ROWS) {
       const last = this.#last;
-      for (let i = 0; i < this.#lastLength; i++) this.#pool.release(last[i]!);
+      for (let i = 0; i < this.#lastLength; i++) this.#pool.release(last[i]);
       this.#last = entries;
       this.#lastLength = length;
       this.#lastSerial = this.#groupSerial;
       this.entries = last;
     } else {
-      for (let i = 0; i < length; i++) this.#pool.release(entries[i]!);
+      for (let i = 0; i < length; i++) this.#pool.release(entries[i]);
     }
-    for (let i = 0; i < this.repeatedLength; i++) this.#pool.release(this.repeated[i]!);
+    for (let i = 0; i < this.repeatedLength; i++) this.#pool.release(this.repeated[i]);
     this.repeatedLength = 0;
     this.totalRows += this.rows;
     this.rows = 0;
@@ -248,7 +253,7 @@ export class RowParser implements GroupRows {
 
   /** Adds an entry that the caller holds for it. */
   #add(key: number, entry: number): void {
-    const seenAt = this.#seen[key]! - this.#groupSerial;
+    const seenAt = this.#seen[key] - this.#groupSerial;
     if (seenAt >= 0) {
       if (this.entries[seenAt] !== entry) this.contradictory = true;
       this.repeated = grown(this.repeated, this.repeatedLength + 1);
@@ -289,15 +294,19 @@ export class RowParser implements GroupRows {
       key = this.#pool.keys.intern(this.#scratch, this.#scratchView, 0, stateKey + 1, type);
     }
     this.#seen = grownSeen(this.#seen, key + 1);
-    const position = this.#seen[key]! - this.#lastSerial;
-    if (position >= 0 && position < this.#lastLength) this.#expected = position + 1;
+    const position = this.#seen[key] - this.#lastSerial;
+    if (position >= 0 && position < this.#lastLength) {
+      this.#expected = position + 1;
+      const next = this.#sameEvent(this.#last[position], view, tab2 + 1);
+      if (next > 0) return next;
+    }
     return this.#eventOf(key, bytes, view, tab2 + 1);
   }
 
   /** Where the field that begins at `at` ends; it must end with `terminator`. */
   #fieldEnd(bytes: Buffer, view: DataView, at: number, terminator: number): number {
     for (let end = specialByte(view, at); ; end = specialByte(view, end + 1)) {
-      const byte = bytes[end]!;
+      const byte = bytes[end];
       if (byte === terminator) return end;
       if (byte === TAB || byte === LINE_FEED) throw this.#wrongColumns(bytes, at);
       if (byte === 0) throw this.#nul();
@@ -352,23 +361,32 @@ function viewOf(bytes: Buffer): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
 }
 
-/** Whether bytes `start` to `end` of `view` are the string at `place` of an arena; false near the end of the buffer. */
+/**
+ * Whether bytes `start` to `end` of `view` are the string at `place` of an arena; false near the end of
+ * the buffer. Eight bytes at a time are compared as a float, which is their equality but for NaN, and
+ * that only sends the row the long way round: no text holds the NUL of a signed zero.
+ */
 function matches(
   view: DataView,
   start: number,
   end: number,
-  words: Int32Array,
+  arena: DataView,
   place: number,
 ): boolean {
   if (end + 4 > view.byteLength) return false;
   let at = start;
-  for (; at + 4 <= end; at += 4) {
-    if (view.getInt32(at, LITTLE_ENDIAN) !== words[place++]) return false;
+  let from = place << 2;
+  for (; at + 8 <= end; at += 8, from += 8) {
+    if (view.getFloat64(at, true) !== arena.getFloat64(from, true)) return false;
+  }
+  if (at + 4 <= end) {
+    if (view.getInt32(at, true) !== arena.getInt32(from, true)) return false;
+    at += 4;
+    from += 4;
   }
   const rest = end - at;
   if (rest === 0) return true;
-  const difference = view.getInt32(at, LITTLE_ENDIAN) ^ words[place]!;
-  return (LITTLE_ENDIAN ? difference << (32 - 8 * rest) : difference >>> (32 - 8 * rest)) === 0;
+  return (view.getInt32(at, true) ^ arena.getInt32(from, true)) << (32 - 8 * rest) === 0;
 }
 
 /** The first byte from `at` on that is a backslash or below 14; there is one, since every line ends with a line feed. */

@@ -42,7 +42,7 @@ export class StateTrie {
   deepen(roots: Int32Array, length: number): void {
     this.#height++;
     for (let i = 0; i < length; i++) {
-      const root = roots[i]!;
+      const root = roots[i];
       if (root === EMPTY) continue;
       const node = this.#allocate();
       this.#nodes[node * WIDTH] = root;
@@ -57,11 +57,11 @@ export class StateTrie {
     for (let shift = this.#height * BITS; shift > 0; shift -= BITS) {
       node = nodes[node * WIDTH + ((key >>> shift) & MASK)]!;
     }
-    return nodes[node * WIDTH + (key & MASK)]! - 1;
+    return nodes[node * WIDTH + (key & MASK)] - 1;
   }
 
   hold(root: number): number {
-    if (root !== EMPTY) this.#holders[root]!++;
+    if (root !== EMPTY) this.#holders[root]++;
     return root;
   }
 
@@ -71,12 +71,12 @@ export class StateTrie {
 
   /** The state with `entry` as the entry of its key; the leaf holds it once more. */
   set(root: number, entry: number): number {
-    const key = this.entries.key[entry]!;
+    const key = this.entries.key[entry];
     root = this.#own(root, this.#height);
     const at = this.#leafPlace(root, key);
-    const old = this.#nodes[at]! - 1;
+    const old = this.#nodes[at] - 1;
     this.#nodes[at] = entry + 1;
-    this.entries.holders[entry]!++;
+    this.entries.holders[entry]++;
     if (old >= 0) this.entries.release(old);
     return root;
   }
@@ -85,7 +85,7 @@ export class StateTrie {
   remove(root: number, key: number): number {
     root = this.#own(root, this.#height);
     const at = this.#leafPlace(root, key);
-    const old = this.#nodes[at]! - 1;
+    const old = this.#nodes[at] - 1;
     this.#nodes[at] = 0;
     if (old >= 0) this.entries.release(old);
     return root;
@@ -159,8 +159,8 @@ export class StateTrie {
   #distance(a: number, b: number, level: number, count: number, limit: number): number {
     const nodes = this.#nodes;
     for (let i = 0; i < WIDTH && count <= limit; i++) {
-      const x = nodes[a * WIDTH + i]!;
-      const y = nodes[b * WIDTH + i]!;
+      const x = nodes[a * WIDTH + i];
+      const y = nodes[b * WIDTH + i];
       if (x === y) continue;
       count = level > 0 ? this.#distance(x, y, level - 1, count, limit) : count + 1;
     }
@@ -169,7 +169,7 @@ export class StateTrie {
 
   #forEach(node: number, level: number, visit: (entry: number) => void): void {
     for (let i = 0; i < WIDTH; i++) {
-      const child = this.#nodes[node * WIDTH + i]!;
+      const child = this.#nodes[node * WIDTH + i];
       if (child === 0) continue;
       if (level > 0) this.#forEach(child, level - 1, visit);
       else visit(child - 1);
@@ -180,7 +180,7 @@ export class StateTrie {
     let node = root;
     for (let level = this.#height; level > 0; level--) {
       const at = node * WIDTH + ((key >>> (level * BITS)) & MASK);
-      node = this.#own(this.#nodes[at]!, level - 1);
+      node = this.#own(this.#nodes[at], level - 1);
       this.#nodes[at] = node;
     }
     return node * WIDTH + (key & MASK);
@@ -197,19 +197,19 @@ export class StateTrie {
     const from = node * WIDTH;
     const to = copy * WIDTH;
     for (let i = 0; i < WIDTH; i++) {
-      const child = nodes[from + i]!;
+      const child = nodes[from + i];
       nodes[to + i] = child;
-      if (child !== 0) holders[child - base]!++;
+      if (child !== 0) holders[child - base]++;
     }
-    this.#holders[node]!--;
+    this.#holders[node]--;
     return copy;
   }
 
   #release(node: number, level: number): void {
-    if (node === EMPTY || --this.#holders[node]! > 0) return;
+    if (node === EMPTY || --this.#holders[node] > 0) return;
     const at = node * WIDTH;
     for (let i = 0; i < WIDTH; i++) {
-      const child = this.#nodes[at + i]!;
+      const child = this.#nodes[at + i];
       if (child === 0) continue;
       if (level > 0) this.#release(child, level - 1);
       else this.entries.release(child - 1);

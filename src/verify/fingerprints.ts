@@ -39,17 +39,17 @@ export class Fingerprints {
 
   #sum(base: number, rows: Int32Array, count: number): void {
     const { key, hashHigh, hashLow } = this.states.entries;
-    let high = base === NO_STATE ? 0 : this.#high[base]!;
-    let low = base === NO_STATE ? 0 : this.#low[base]!;
+    let high = base === NO_STATE ? 0 : this.#high[base];
+    let low = base === NO_STATE ? 0 : this.#low[base];
     for (let i = 0; i < count; i++) {
-      const entry = rows[i]!;
-      high = (high + hashHigh[entry]!) | 0;
-      low = (low + hashLow[entry]!) | 0;
+      const entry = rows[i];
+      high = (high + hashHigh[entry]) | 0;
+      low = (low + hashLow[entry]) | 0;
       if (base === NO_STATE) continue;
-      const replaced = this.states.get(base, key[entry]!);
+      const replaced = this.states.get(base, key[entry]);
       if (replaced >= 0) {
-        high = (high - hashHigh[replaced]!) | 0;
-        low = (low - hashLow[replaced]!) | 0;
+        high = (high - hashHigh[replaced]) | 0;
+        low = (low - hashLow[replaced]) | 0;
       }
     }
     this.#sumHigh = high;

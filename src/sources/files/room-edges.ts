@@ -77,9 +77,9 @@ async function follow(
     isComplete = true;
     // Backwards, because a predecessor's edge mostly stands before its successor's.
     for (let i = count - 1; i >= 0; i--) {
-      const prev = prevs[i]!;
-      if (!reached.has(groups[i]!)) continue;
-      if (isNew(groups[i]!, prev)) {
+      const prev = prevs[i];
+      if (!reached.has(groups[i])) continue;
+      if (isNew(groups[i], prev)) {
         if (isHeld(prev)) reached.add(prev);
         else later.add(prev);
         isComplete = false;
@@ -95,10 +95,10 @@ async function readEdges(edges: Input, onEdge: OnEdge): Promise<void> {
     const { bytes, count, starts, groups } = lines;
     for (let i = 0; i < count; i++) {
       const start = bytes.indexOf(TAB, starts[i]) + 1;
-      const end = starts[i + 1]! - 1;
+      const end = starts[i + 1] - 1;
       const prev = numberAt(bytes, start, end);
       if (Number.isNaN(prev)) throw lines.error(i, noStateGroup(bytes.subarray(start, end)));
-      onEdge(groups[i]!, prev);
+      onEdge(groups[i], prev);
     }
   }
 }

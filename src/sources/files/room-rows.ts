@@ -34,13 +34,13 @@ export class RoomRows {
       const { bytes, count, starts, groups } = lines;
       pieces.reset(bytes, lines.position);
       for (let i = 0; i < count; i++) {
-        const start = starts[i]!;
+        const start = starts[i];
         if (groups[i] !== group) {
           group = groups[i]!;
           isWanted = this.#wanted.has(group);
           isStray = !isWanted && !roomIds.has(group) && this.#room.holdsRoom(bytes, start);
         }
-        if (isWanted) pieces.add(group, start, starts[i + 1]!);
+        if (isWanted) pieces.add(group, start, starts[i + 1]);
         else if (isStray) this.#stray(group);
       }
       if (pieces.count > 0) yield pieces;

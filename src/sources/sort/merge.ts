@@ -25,8 +25,8 @@ export class Merge implements Run {
   next(): boolean {
     if (this.#size === 0) return false;
     if (!this.#fresh) {
-      const number = this.#heap[0]!;
-      const run = this.#runs[number]!;
+      const number = this.#heap[0];
+      const run = this.#runs[number];
       if (!run.next()) return false;
       if (run.key !== this.#keys[number]) {
         this.#keys[number] = run.key;
@@ -34,7 +34,7 @@ export class Merge implements Run {
       }
     }
     this.#fresh = false;
-    const top = this.#runs[this.#heap[0]!]!;
+    const top = this.#runs[this.#heap[0]];
     this.key = top.key;
     this.bytes = top.bytes;
     this.start = top.start;
@@ -46,7 +46,7 @@ export class Merge implements Run {
     if (!this.#begun) {
       this.#begun = true;
       await this.#begin();
-    } else if (this.#size > 0 && !(await this.#runs[this.#heap[0]!]!.more())) {
+    } else if (this.#size > 0 && !(await this.#runs[this.#heap[0]].more())) {
       this.#heap[0] = this.#heap[--this.#size]!;
       this.#sink(0);
       this.#fresh = true;
@@ -68,13 +68,13 @@ export class Merge implements Run {
 
   #sink(from: number): void {
     const heap = this.#heap;
-    const run = heap[from]!;
+    const run = heap[from];
     let at = from;
     for (;;) {
       let child = 2 * at + 1;
       if (child >= this.#size) break;
-      if (child + 1 < this.#size && this.#isBefore(heap[child + 1]!, heap[child]!)) child++;
-      if (!this.#isBefore(heap[child]!, run)) break;
+      if (child + 1 < this.#size && this.#isBefore(heap[child + 1], heap[child])) child++;
+      if (!this.#isBefore(heap[child], run)) break;
       heap[at] = heap[child]!;
       at = child;
     }
@@ -82,7 +82,7 @@ export class Merge implements Run {
   }
 
   #isBefore(a: number, b: number): boolean {
-    const difference = this.#keys[a]! - this.#keys[b]!;
+    const difference = this.#keys[a] - this.#keys[b];
     return difference < 0 || (difference === 0 && a < b);
   }
 }

@@ -22,8 +22,8 @@ export class OrderedPart {
   /** Takes pieces while they are in order; returns the number of the first one that is not taken. */
   add(pieces: Pieces): number {
     for (let i = 0; i < pieces.count; i++) {
-      if (!this.#takes(pieces.keys[i]!, pieces.position + pieces.starts[i]!)) return i;
-      this.ends[this.count - 1] = pieces.position + pieces.ends[i]!;
+      if (!this.#takes(pieces.keys[i], pieces.position + pieces.starts[i])) return i;
+      this.ends[this.count - 1] = pieces.position + pieces.ends[i];
     }
     return pieces.count;
   }
@@ -32,7 +32,7 @@ export class OrderedPart {
     const last = this.count - 1;
     if (last >= 0) {
       if (key === this.keys[last] && start === this.ends[last]) return true;
-      if (key < this.keys[last]!) return false;
+      if (key < this.keys[last]) return false;
     }
     if (this.count === this.#limit) return false;
     if (this.count === this.keys.length) {
@@ -70,9 +70,9 @@ export class OrderedPartReader implements Run {
     const at = this.#next;
     if (at === count) return false;
     // What the end of the last chunk cut goes on at the beginning of this one.
-    const start = Math.max(starts[at]!, this.#handedOver) - this.#position;
+    const start = Math.max(starts[at], this.#handedOver) - this.#position;
     if (start >= this.bytes.length) return false;
-    const end = ends[at]! - this.#position;
+    const end = ends[at] - this.#position;
     this.key = keys[at]!;
     this.start = start;
     this.end = Math.min(end, this.bytes.length);

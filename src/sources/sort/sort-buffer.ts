@@ -41,13 +41,13 @@ export class SortBuffer {
     const { keys, starts, ends, count } = pieces;
     let index = from;
     // Neighbours are copied in one go.
-    let copyStart = starts[from]!;
+    let copyStart = starts[from];
     let copyEnd = copyStart;
     let copyTo = this.#used;
     for (; index < count; index++) {
-      const key = keys[index]!;
-      const start = starts[index]!;
-      const end = ends[index]!;
+      const key = keys[index];
+      const start = starts[index];
+      const end = ends[index];
       if (!this.#takes(key, end - start)) break;
       if (start !== copyEnd) {
         this.#bytes.set(pieces.bytes.subarray(copyStart, copyEnd), copyTo);
@@ -85,7 +85,7 @@ export class SortBuffer {
       this.#bytes = new Uint8Array(length);
     }
     if (last >= 0) {
-      const lastKey = this.#keys[last]!;
+      const lastKey = this.#keys[last];
       if (key === lastKey) return true;
       if (this.#count === this.#keys.length) return false;
       if (key < lastKey) this.#ascending = false;
@@ -98,12 +98,12 @@ export class SortBuffer {
   #sort(): void {
     const keys = this.#keys;
     const count = this.#count;
-    let smallest = keys[0]!;
+    let smallest = keys[0];
     let largest = smallest;
     for (let i = 0; i < count; i++) {
       this.#order[i] = i;
-      if (keys[i]! < smallest) smallest = keys[i]!;
-      else if (keys[i]! > largest) largest = keys[i]!;
+      if (keys[i] < smallest) smallest = keys[i]!;
+      else if (keys[i] > largest) largest = keys[i]!;
     }
     const begins = new Int32Array(DIGITS + 1);
     for (let scale = 1; (largest - smallest) / scale >= 1; scale *= DIGITS) {
@@ -112,12 +112,12 @@ export class SortBuffer {
       begins.fill(0);
       // Keys reach 2^53; dividing by a power of two is exact, and `&` takes the whole part.
       for (let i = 0; i < count; i++) {
-        begins[(((keys[i]! - smallest) / scale) & (DIGITS - 1)) + 1]!++;
+        begins[(((keys[i] - smallest) / scale) & (DIGITS - 1)) + 1]++;
       }
-      for (let digit = 1; digit < DIGITS; digit++) begins[digit]! += begins[digit - 1]!;
+      for (let digit = 1; digit < DIGITS; digit++) begins[digit] += begins[digit - 1];
       for (let i = 0; i < count; i++) {
-        const piece = from[i]!;
-        to[begins[((keys[piece]! - smallest) / scale) & (DIGITS - 1)]!++] = piece;
+        const piece = from[i];
+        to[begins[((keys[piece] - smallest) / scale) & (DIGITS - 1)]++] = piece;
       }
       this.#order = to;
       this.#scratch = from;
@@ -149,12 +149,12 @@ class SortedPieces implements Run {
 
   next(): boolean {
     if (this.#next === this.#keys.length) return false;
-    const piece = this.#order === undefined ? this.#next : this.#order[this.#next]!;
+    const piece = this.#order === undefined ? this.#next : this.#order[this.#next];
     this.#next++;
     this.key = this.#keys[piece]!;
     this.start = this.#starts[piece]!;
     const isLast = piece + 1 === this.#keys.length;
-    this.end = isLast ? this.bytes.length : this.#starts[piece + 1]!;
+    this.end = isLast ? this.bytes.length : this.#starts[piece + 1];
     return true;
   }
 

@@ -96,7 +96,7 @@ class ExternalSort {
       }
       this.#buffer = undefined;
     }
-    return runs.length === 1 ? runs[0]! : new Merge(runs);
+    return runs.length === 1 ? runs[0] : new Merge(runs);
   }
 
   async close(): Promise<void> {
