@@ -108,14 +108,9 @@ test('every figure is one JSON object, on stdout or in a file', async (t) => {
   const folder = await exportRoom(t);
   const { file } = await outputFolder(t);
   const statsFile = `${file}.json`;
-  const toStdout = await runCli([
-    ...['-i', folder, '-r', ROOM, '-l', '100,50,25'],
-    ...['-o', file, '--stats-file', '-'],
-  ]);
-  const toFile = await runCli([
-    ...['-i', folder, '-r', ROOM, '-l', '100,50,25'],
-    ...['--stats-file', statsFile],
-  ]);
+  const levels = ['-i', folder, '-r', ROOM, '-l', '100,50,25'];
+  const toStdout = await runCli([...levels, '-o', file, '--stats-file', '-']);
+  const toFile = await runCli([...levels, '--stats-file', statsFile]);
   assert.equal(toStdout.code, 0, toStdout.stderr);
   const statistics = JSON.parse(toStdout.stdout) as Statistics;
   const { bytesBefore, bytesAfter, seconds, ...exact } = statistics;

@@ -50,8 +50,8 @@ async function readAll(given: Given) {
     return {
       ids: [...ids],
       prev: [...prev].map((index) => (index === NO_PREDECESSOR ? undefined : ids[index])),
-      inRange: [...ids].filter((_, i) => (flags[i]! & IN_RANGE) !== 0),
-      unreadable: [...ids].filter((_, i) => (flags[i]! & UNREADABLE) !== 0),
+      inRange: [...ids].filter((_, i) => (flags[i] & IN_RANGE) !== 0),
+      unreadable: [...ids].filter((_, i) => (flags[i] & UNREADABLE) !== 0),
       rows,
       warnings: source.warnings,
     };
@@ -86,7 +86,7 @@ const escapes: Record<string, string> = {
   '\f': '\\f',
   '\v': '\\v',
 };
-const copyText = (text: string): string => text.replace(/[\\\t\n\r\b\f\v]/g, (c) => escapes[c]!);
+const copyText = (text: string): string => text.replace(/[\\\t\n\r\b\f\v]/g, (c) => escapes[c]);
 
 const lines = (rows: readonly (readonly (string | number)[])[]): string =>
   rows.map((row) => `${row.join('\t')}\n`).join('');
@@ -123,12 +123,12 @@ describe('the files source', () => {
           .split('\n')
           .slice(0, -1);
       const headers = table('state_groups').map((line) => line.split('\t'));
-      const chosen = room ?? headers.at(-1)![1]!;
-      const ids = new Set(headers.filter((line) => line[1] === chosen).map((line) => +line[0]!));
+      const chosen = room ?? headers.at(-1)![1];
+      const ids = new Set(headers.filter((line) => line[1] === chosen).map((line) => +line[0]));
       const edges = new Map(
         table('state_group_edges')
           .map((line) => line.split('\t').map(Number))
-          .filter(([group]) => ids.has(group!)) as [number, number][],
+          .filter(([group]) => ids.has(group)) as [number, number][],
       );
       const rows = table('state_groups_state')
         .filter((line) => ids.has(parseInt(line)))
@@ -181,7 +181,7 @@ describe('the files source', () => {
     const before = process.platform === 'linux' ? descriptors() : 0;
     await fc.assert(
       fc.asyncProperty(given, async (db) => {
-        const room = (index: number): string => `!${db.rooms[index % db.rooms.length]!}`;
+        const room = (index: number): string => `!${db.rooms[index % db.rooms.length]}`;
         // Each group may have a predecessor of its room among those with smaller ids.
         const groups = db.groups.toSorted((a, b) => a.id - b.id);
         const prev = new Map<number, number>();
@@ -288,7 +288,7 @@ describe('the files source', () => {
       const { warnings, ...read } = await readAll({ inputs: [folder], room: '!a:x', tmpdir });
       assert.deepEqual(read, expected);
       assert.equal(warnings.length, 1);
-      assert.match(warnings[0]!, /state_groups/);
+      assert.match(warnings[0], /state_groups/);
 
       const piped = await readAll({
         inputs: [path('state_group_edges'), '-'],
@@ -367,9 +367,9 @@ describe('the files source', () => {
       ['5', '8', '10', ''],
     );
     const [missing, other, strays] = read.warnings;
-    assert.match(missing!, /^2 state groups \(2, 8\) .*not in state_groups/);
-    assert.match(other!, /^State group 5 .*another room/);
-    assert.match(strays!, /^3 rows .*\(7, 4\)/);
+    assert.match(missing, /^2 state groups \(2, 8\) .*not in state_groups/);
+    assert.match(other, /^State group 5 .*another room/);
+    assert.match(strays, /^3 rows .*\(7, 4\)/);
   });
 
   it('freezes what another room reads through in an irregular way', async (t) => {
@@ -417,7 +417,7 @@ describe('the files source', () => {
 
   it('follows a chain whose ids lie far apart', async () => {
     const ids = [1, 5, 2 ** 30, 2 ** 40, 2 ** 50, Number.MAX_SAFE_INTEGER];
-    const text = lines(ids.slice(1).map((id, i) => [id, ids[i]!]));
+    const text = lines(ids.slice(1).map((id, i) => [id, ids[i]]));
     const edges = {
       name: 'edges',
       place: (index: number) => `Line ${index + 1} of edges`,
@@ -440,7 +440,7 @@ describe('the files source', () => {
     const read = await readAll({ inputs: [folder], room: '!a:x', tmpdir });
     assert.equal(read.rows, roomA);
     assert.equal(read.warnings.length, 1);
-    assert.match(read.warnings[0]!, /pending_deletion/);
+    assert.match(read.warnings[0], /pending_deletion/);
   });
 
   it('takes a file for what it holds, and an empty one for what it is called', async (t) => {
@@ -563,7 +563,7 @@ describe('the files source', () => {
     ];
     for (const [what, tables, message] of cases) {
       it(what, async (t) => {
-        const { folder, tmpdir } = await tableFolder(t, tables(small) as typeof small);
+        const { folder, tmpdir } = await tableFolder(t, tables(small));
         await assert.rejects(
           readAll({ inputs: [folder], room: '!a:x', tmpdir }),
           (error: unknown) => {

@@ -38,7 +38,7 @@ export interface CompressCommand {
 }
 
 /** How groups are planned; what is not given is left to the planner. */
-export type Strategy =
+type Strategy =
   | { readonly name: 'levels'; readonly sizes: readonly number[] | undefined }
   | { readonly name: 'adaptive'; readonly settings: AdaptiveSettings };
 

@@ -174,9 +174,9 @@ class Side {
   }
 
   async read(): Promise<void> {
-    const { done, value } = await this.#chunks.next();
-    if (done !== true) {
-      this.states.write(value);
+    const next: IteratorResult<Buffer, unknown> = await this.#chunks.next();
+    if (next.done !== true) {
+      this.states.write(next.value);
     } else {
       this.states.end();
       this.ended = true;

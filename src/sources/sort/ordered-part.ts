@@ -83,10 +83,11 @@ export class OrderedPartReader implements Run {
 
   async more(): Promise<boolean> {
     if (this.#next === this.#part.count) return false;
-    const { done, value } = await this.#chunks.next();
-    if (done) throw new InputError('The rows changed while they were read. Export them again.');
+    const next: IteratorResult<Buffer, unknown> = await this.#chunks.next();
+    if (next.done === true)
+      throw new InputError('The rows changed while they were read. Export them again.');
     this.#position += this.bytes.length;
-    this.bytes = value;
+    this.bytes = next.value;
     return true;
   }
 
