@@ -83,7 +83,7 @@ export class OrderedPartReader implements Run {
 
   async more(): Promise<boolean> {
     if (this.#next === this.#part.count) return false;
-    const next: IteratorResult<Buffer, unknown> = await this.#chunks.next();
+    const next: IteratorResult<Uint8Array, unknown> = await this.#chunks.next();
     if (next.done === true)
       throw new InputError('The rows changed while they were read. Export them again.');
     this.#position += this.bytes.length;
