@@ -137,9 +137,9 @@ export class TestDatabase {
     await pipeline(text, this.#client.query(copyFrom(`COPY ${table} FROM STDIN`)));
   }
 
-  /** What a query gives, as COPY text. The connection is busy until the stream has ended. */
-  copyOut(query: string): Readable {
-    return this.#client.query(copyTo(`COPY (${query}) TO STDOUT`));
+  /** What a query gives by COPY, as text without options. The connection is busy until the stream has ended. */
+  copyOut(query: string, options = ''): Readable {
+    return this.#client.query(copyTo(`COPY (${query}) TO STDOUT ${options}`));
   }
 
   /** Closes the connection and removes the database, even where others are still connected to it. */

@@ -34,9 +34,14 @@ const BEHIND_RETURN = 4;
 export function tableOfCsv(head: Buffer): Told {
   const records = new CsvRecords('');
   try {
-    const [first, rest] = records.copyText(head).toString().split('\n');
-    if (rest === undefined) return 'incomplete';
-    return tableOfLine(first) ?? tableOfColumns(first.split('\t')) ?? 'other';
+    // What is wrong behind the first record is told with its place when it is read.
+    for (let start = 0, end: number; (end = head.indexOf(LINE_FEED, start) + 1) > 0; start = end) {
+      const record = records.copyText(head.subarray(start, end)).toString();
+      if (record === '') continue;
+      const line = record.slice(0, -1);
+      return tableOfLine(line) ?? tableOfColumns(line.split('\t')) ?? 'other';
+    }
+    return 'incomplete';
   } catch {
     return 'other';
   }
