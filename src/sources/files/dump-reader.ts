@@ -82,8 +82,9 @@ export class DumpReader {
    * @throws InputError if a table is not dumped in a way that can be read, or the dump is cut off
    */
   async nextBlock(): Promise<DumpBlock | undefined> {
-    if (this.#isInRows) await this.#skipRows();
     do {
+      // Rows of other tables, or of one that nobody read; a statement may follow at once.
+      if (this.#isInRows) await this.#skipRows();
       while (this.#bytes.length - this.#at <= LONGEST_BEGINNING && (await this.#more()));
       if (this.#begins(COPY)) {
         const block = await this.#copyStatement();
@@ -93,7 +94,7 @@ export class DumpReader {
       } else if (this.#begins(ENCODING)) {
         await this.#encodingStatement();
       }
-    } while (await this.#nextLine());
+    } while (this.#isInRows || (await this.#nextLine()));
     return undefined;
   }
 
@@ -128,6 +129,7 @@ export class DumpReader {
     await this.#chunks.return?.();
   }
 
+  /** Goes behind the statement, if rows follow it; gives what they are if they are of one of the tables. */
   async #copyStatement(): Promise<DumpBlock | undefined> {
     const statement = await this.#lineText();
     const found = COPY_STATEMENT.exec(statement.replace(/\r$/, ''))?.groups;
@@ -142,10 +144,7 @@ export class DumpReader {
     const line = this.#line;
     if (!(await this.#nextLine())) throw this.#cutOff();
     this.#isInRows = true;
-    if (table === undefined) {
-      await this.#skipRows();
-      return undefined;
-    }
+    if (table === undefined) return undefined;
     const columns = found.columns.split(', ').map(unquoted);
     const order = columnOrder(table, columns);
     if (order === undefined) {

@@ -23,10 +23,23 @@ export async function dumpTables(
   dump: Input,
   temporaryFile: () => Promise<TemporaryFile>,
 ): Promise<Partial<Record<StateTable, Input>>> {
+  const reader = new DumpReader(dump.name, dump.read());
+  try {
+    return await findTables(dump, reader, temporaryFile);
+  } catch (error) {
+    await reader.close();
+    throw error;
+  }
+}
+
+async function findTables(
+  dump: Input,
+  reader: DumpReader,
+  temporaryFile: () => Promise<TemporaryFile>,
+): Promise<Partial<Record<StateTable, Input>>> {
   const { name } = dump;
   const blocks: Partial<Record<StateTable, DumpBlock>> = {};
   const tables: Partial<Record<StateTable, Input>> = {};
-  const reader = new DumpReader(name, dump.read());
   for (;;) {
     const block = await reader.nextBlock();
     if (block === undefined) return tables;
