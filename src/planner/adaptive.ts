@@ -49,6 +49,7 @@ export class AdaptivePlanner implements Planner {
   forcedResetRows = 0;
   /** Groups whose chain was stored longer than `maxHops` and was left so. */
   #deepGroups = 0;
+  #savedRows = 0;
 
   readonly #settings: Required<AdaptiveSettings>;
   /** What the hops left on a base at each depth are worth, as a part of a snapshot. */
@@ -97,6 +98,7 @@ export class AdaptivePlanner implements Planner {
         base === NO_STATE
           ? states.list(state, plan.delta)
           : states.difference(base, state, plan.delta, plan.delta.length);
+      this.#savedRows += states.neededRows[state] + states.spareRows[state] - plan.length;
     }
     if (base === NO_STATE && stored !== NO_STATE) {
       this.forcedResets++;
@@ -108,21 +110,24 @@ export class AdaptivePlanner implements Planner {
 
   #choose(states: LiveStates, state: number, stored: number, limit: number): number {
     const { maxHops, rebaseDeep } = this.#settings;
-    const needed = states.neededRows[state]!;
-    const left = stored === NO_STATE ? -1 : limit - states.hopsAfter[stored]! - 1;
+    const needed = states.neededRows[state];
+    const left = stored === NO_STATE ? -1 : limit - states.hopsAfter[stored] - 1;
     if (left >= 0 && needed <= Math.max(SMALL_DELTA, left)) return stored;
 
     this.#find(states, state, stored, limit);
     if (stored === NO_STATE || this.#best === stored) return this.#best;
-    const hops = states.hopsAfter[stored]! + 1;
-    const deep = !rebaseDeep && hops > maxHops && hops <= states.hopsBefore[state]!;
-    if ((left < 0 && !deep) || this.#bestRows(states, state) < needed) return this.#best;
-    if (deep) this.#deepGroups++;
+    const cost = this.#bestRows(states, state) - needed;
+    const hops = states.hopsAfter[stored] + 1;
+    if (left >= 0) return cost < 0 ? this.#best : stored;
+    // Hops under a newest group are bought with what was saved, so that they make no room larger.
+    if (hops <= maxHops) return cost <= Math.max(0, this.#savedRows) ? this.#best : stored;
+    if (cost < 0 || rebaseDeep || hops > states.hopsBefore[state]) return this.#best;
+    this.#deepGroups++;
     return stored;
   }
 
   #bestRows(states: LiveStates, state: number): number {
-    const size = states.size[state]!;
+    const size = states.size[state];
     return this.#best === NO_STATE ? size : states.difference(this.#best, state, this.#found, size);
   }
 
@@ -165,7 +170,7 @@ export class AdaptivePlanner implements Planner {
     }
     if (stored !== NO_STATE && states.neededRows[state] <= rows) {
       const left = limit - states.hopsAfter[stored] - 1;
-      if (states.neededRows[state] <= left * hopWorth) this.#best = stored;
+      if (left >= 0 && states.neededRows[state] <= left * hopWorth) this.#best = stored;
     }
     return this.#best !== NO_STATE;
   }
@@ -203,8 +208,8 @@ export class AdaptivePlanner implements Planner {
     this.#await(states, state, stored);
     this.#forget(states, base);
     const { maxHops } = this.#settings;
-    if (base !== NO_STATE && states.hopsAfter[base]! + 1 >= maxHops) this.#forgetFull(states);
-    if (this.#headCount === BRANCHES) this.#forget(states, this.#heads[0]!);
+    if (base !== NO_STATE && states.hopsAfter[base] + 1 >= maxHops) this.#forgetFull(states);
+    if (this.#headCount === BRANCHES) this.#forget(states, this.#heads[0]);
     this.#heads[this.#headCount++] = state;
   }
 
@@ -213,11 +218,11 @@ export class AdaptivePlanner implements Planner {
    * not among the last used when they go on.
    */
   #await(states: LiveStates, state: number, stored: number): void {
-    if (states.successorsLeft[state]! > 0) {
+    if (states.successorsLeft[state] > 0) {
       this.#awaited[state] = 1;
       this.#reachable.enter(states, state);
     }
-    if (stored === NO_STATE || states.successorsLeft[stored]! > 0) return;
+    if (stored === NO_STATE || states.successorsLeft[stored] > 0) return;
     if (this.#awaited[stored] === 0) return;
     this.#awaited[stored] = 0;
     this.#reachable.leave(states, stored);
@@ -228,8 +233,8 @@ export class AdaptivePlanner implements Planner {
     let full = 0;
     let oldest = NO_STATE;
     for (let i = this.#headCount - 1; i >= 0; i--) {
-      const head = this.#heads[i]!;
-      if (states.hopsAfter[head]! < this.#settings.maxHops) continue;
+      const head = this.#heads[i];
+      if (states.hopsAfter[head] < this.#settings.maxHops) continue;
       full++;
       oldest = head;
     }

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { Transform, type TransformCallback } from 'node:stream';
 import { VerificationError } from '../errors.js';
 import { FROZEN, IN_RANGE, NO_PREDECESSOR, UNREADABLE } from '../sources/group-table.js';
+import type { GroupTable } from '../sources/group-table.js';
 import type { RoomSource } from '../sources/room-source.js';
 import { EntryPool } from '../state/entry-pool.js';
 import { KeyTable } from '../state/key-table.js';
@@ -16,8 +17,8 @@ import { RoomCounts } from './room-counts.js';
 const UNKNOWN = -2;
 
 /**
- * So many last groups count as the newest: a room's forward extremities are among them. Whether others
- * are stored on a group tells nothing, as that changes by compressing.
+ * So many last groups in range count as the newest: a room's forward extremities are among them. Whether
+ * others are stored on a group tells nothing, as that changes by compressing.
  */
 const NEWEST = 25;
 
@@ -40,6 +41,8 @@ export class RoomPlan extends Transform {
   readonly #plan = new Plan();
   /** For each group the number of its state, `NO_STATE` before its turn, or `UNKNOWN`. */
   readonly #stateOf: Int32Array;
+  /** Index of the first of the newest groups. */
+  readonly #firstNewest: number;
   /** The state that the next snapshot is built on, so that it shares what is equal. */
   #recent = NO_STATE;
   #planned: PlannedGroup[] = [];
@@ -58,6 +61,7 @@ export class RoomPlan extends Transform {
     this.#states = new LiveStates(this.#entries);
     this.#fingerprints = verify ? new Fingerprints(this.#states) : undefined;
     this.#stateOf = new Int32Array(source.groups.length).fill(NO_STATE);
+    this.#firstNewest = firstNewest(source.groups);
     this.counts = new RoomCounts(this.#entries, Buffer.byteLength(source.room));
     this.#parser = new RowParser(source.groups, source.rowColumns, this.#entries, (index, rows) =>
       this.#group(index, rows),
@@ -152,7 +156,7 @@ export class RoomPlan extends Transform {
 
   /** Whether Synapse may put its next groups on this one. */
   #isNewest(index: number): boolean {
-    return index >= this.#source.groups.length - NEWEST;
+    return index >= this.#firstNewest;
   }
 
   #build(index: number, stored: number, rows: GroupRows): number {
@@ -228,4 +232,12 @@ export class RoomPlan extends Transform {
   #idOf(index: number): number | undefined {
     return index === NO_PREDECESSOR ? undefined : this.#source.groups.ids[index];
   }
+}
+
+function firstNewest({ length, flags }: GroupTable): number {
+  let index = length;
+  for (let left = NEWEST; index > 0 && left > 0;) {
+    if ((flags[--index] & IN_RANGE) !== 0) left--;
+  }
+  return index;
 }
