@@ -3,8 +3,8 @@ import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { LevelsPlanner } from '../src/planner/levels.js';
 import type { Hops } from '../src/report/statistics.js';
-import type { PlannedGroup } from '../src/planner/planned-group.js';
 import type { RoomPlan } from '../src/planner/room-plan.js';
+import { applied, rowsOf } from './support/applied-room.js';
 import * as naive from './support/naive-copy-text.js';
 import { naiveLevels } from './support/naive-levels.js';
 import { rooms, stateOf, tableOf, type Encodings, type Room } from './support/naive-room.js';
@@ -16,28 +16,6 @@ const sizes = fc.oneof(
 );
 
 const encodingsOf = (room: Room): Encodings => new Map(room.map((group) => [group.id, group]));
-
-/** The room as it is once the changes are applied. */
-function applied(room: Room, planned: readonly PlannedGroup[]): Encodings {
-  const encodings = new Map(encodingsOf(room));
-  for (const { stateGroup, newPredecessor, change } of planned) {
-    if (change === undefined) continue;
-    encodings.set(stateGroup, {
-      predecessors: newPredecessor === undefined ? [] : [newPredecessor],
-      rows: rowsOf(change.rows),
-    });
-  }
-  return encodings;
-}
-
-function rowsOf(text: Buffer): [key: string, event: string][] {
-  const lines = text.toString('latin1').split('\n');
-  assert.equal(lines.pop(), '');
-  return lines.map((line) => {
-    const tab = line.lastIndexOf('\t');
-    return [line.slice(0, tab), line.slice(tab + 1)];
-  });
-}
 
 /** The counts of a plan and its planner, as `naiveLevels` has them. */
 function countsOf({ counts }: RoomPlan, planner: LevelsPlanner) {
@@ -99,7 +77,7 @@ describe("a room's plan", () => {
         fc.asyncProperty(room, sizes, async (groups, levels) => {
           const { planned } = await planRoom(groups, tableOf(groups), new LevelsPlanner(levels));
           const before = encodingsOf(groups);
-          const after = applied(groups, planned);
+          const after = encodingsOf(applied(groups, planned));
           for (const { id } of groups) {
             assert.deepEqual(stateOf(id, after), stateOf(id, before), `state group ${id}`);
           }

@@ -1,0 +1,190 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import { Room as GrowingRoom, CREATION_KEYS, ROOM_KINDS } from '../bench/rooms.js';
+import type { RoomSettings } from '../bench/rooms.js';
+import { AdaptivePlanner, type AdaptiveSettings } from '../src/planner/adaptive.js';
+import { applied } from './support/applied-room.js';
+import { rooms, stateOf, tableOf, type Encodings, type Room } from './support/naive-room.js';
+import { planRoom } from './support/plan-room.js';
+
+/** So many last groups have hops left under them. */
+const NEWEST = 25;
+
+const settings = fc
+  .record({
+    maxHops: fc.oneof(fc.integer({ min: 1, max: 12 }), fc.constant(100)),
+    kept: fc.double({ min: 0, max: 1, noNaN: true }),
+    rebaseDeep: fc.boolean(),
+  })
+  .map(({ maxHops, kept, rebaseDeep }): Required<AdaptiveSettings> => {
+    return { maxHops, headroom: Math.floor(kept * (maxHops - 1)), rebaseDeep };
+  });
+
+const generated: fc.Arbitrary<RoomSettings> = fc.record({
+  kind: fc.constantFrom(...ROOM_KINDS),
+  groups: fc.integer({ min: 1, max: 400 }),
+  keys: fc.integer({ min: CREATION_KEYS + 1, max: 60 }),
+  seed: fc.nat(),
+});
+
+/** Random trees with all that real databases hold, and rooms that grow as Synapse's do. */
+const anyRoom = fc.oneof(rooms(150, { regular: true }), generated.map(grown));
+const oddRoom = rooms(60, { regular: false });
+
+function grown(room: RoomSettings): Room {
+  const growing = new GrowingRoom(room);
+  return Array.from({ length: room.groups }, (_, n): Room[number] => {
+    const { id, predecessor, rowKeys, state } = growing.next(n + 1);
+    return {
+      id,
+      reason: 'in-range',
+      predecessors: predecessor === undefined ? [] : [predecessor],
+      rows: Array.from(rowKeys, (key) => [`type\t${key}`, `$${state[key]}`] as const),
+    };
+  });
+}
+
+async function compress(room: Room, chosen: AdaptiveSettings) {
+  const planner = new AdaptivePlanner(chosen);
+  const { planned, plan } = await planRoom(room, tableOf(room), planner);
+  return { planned, planner, counts: plan.counts, after: applied(room, planned) };
+}
+
+const encodingsOf = (room: Room): Encodings => new Map(room.map((group) => [group.id, group]));
+
+/** For each group the number of groups in its chain; only for rooms without circles. */
+function chains(room: Room): Map<number, number> {
+  const hops = new Map<number, number>();
+  for (const { id, predecessors } of room) hops.set(id, 1 + (hops.get(predecessors[0]) ?? 0));
+  return hops;
+}
+
+/** Groups that are planned: of a regular room those in range. */
+const inRange = (room: Room) => room.filter(({ reason }) => reason === 'in-range');
+
+const newestOf = (room: Room) => inRange(room).slice(-NEWEST);
+
+describe('adaptive', () => {
+  for (const [what, room] of [
+    ['regular', anyRoom],
+    ['irregular', oddRoom],
+  ] as const) {
+    it(`keeps the state of every group of ${what} rooms`, async () => {
+      await fc.assert(
+        fc.asyncProperty(room, settings, async (groups, chosen) => {
+          const before = encodingsOf(groups);
+          const after = encodingsOf((await compress(groups, chosen)).after);
+          for (const { id } of groups) {
+            assert.deepEqual(stateOf(id, after), stateOf(id, before), `state group ${id}`);
+          }
+        }),
+        { numRuns: 60 },
+      );
+    });
+
+    it(`changes nothing in ${what} rooms that it compressed`, async () => {
+      await fc.assert(
+        fc.asyncProperty(room, settings, async (groups, chosen) => {
+          const { after } = await compress(groups, chosen);
+          const again = await compress(after, chosen);
+          assert.deepEqual(
+            again.planned.filter(({ change }) => change !== undefined),
+            [],
+          );
+        }),
+        { numRuns: 150 },
+      );
+    });
+
+    it(`plans the same for the same, in ${what} rooms`, async () => {
+      await fc.assert(
+        fc.asyncProperty(room, settings, async (groups, chosen) => {
+          const first = await compress(groups, chosen);
+          const second = await compress(groups, chosen);
+          assert.deepEqual(second.planned, first.planned);
+        }),
+        { numRuns: 30 },
+      );
+    });
+  }
+
+  it('makes no chain longer than asked for, unless it was, and says how many it left', async () => {
+    await fc.assert(
+      fc.asyncProperty(anyRoom, settings, async (groups, chosen) => {
+        const { after, planner } = await compress(groups, chosen);
+        const before = chains(groups);
+        let deep = 0;
+        for (const [id, hops] of chains(after)) {
+          if (!inRange(groups).some((group) => group.id === id) || hops <= chosen.maxHops) continue;
+          deep++;
+          assert.ok(hops <= before.get(id)!, `${id}: ${before.get(id)} hops became ${hops}`);
+        }
+        if (chosen.rebaseDeep) assert.equal(deep, 0);
+        assert.deepEqual(
+          planner.warnings.map((warning) => Number.parseInt(warning, 10)),
+          deep === 0 ? [] : [deep],
+        );
+      }),
+      { numRuns: 150 },
+    );
+  });
+
+  it('leaves hops under the newest groups, unless that costs more rows than were saved', async () => {
+    await fc.assert(
+      fc.asyncProperty(anyRoom, settings, async (groups, chosen) => {
+        const { planned, after } = await compress(groups, chosen);
+        const hops = chains(after);
+        const newest = new Set(newestOf(groups).map(({ id }) => id));
+        let saved = 0;
+        for (const { stateGroup, oldRows, newRows } of planned) {
+          saved += oldRows - newRows;
+          const length = hops.get(stateGroup)!;
+          if (!newest.has(stateGroup) || length <= chosen.maxHops - chosen.headroom) continue;
+          if (length > chosen.maxHops && !chosen.rebaseDeep) continue;
+          assert.ok(
+            saved < stateOf(stateGroup, encodingsOf(after)).size,
+            `state group ${stateGroup} has ${length} hops, though ${saved} rows were saved`,
+          );
+        }
+      }),
+      { numRuns: 100 },
+    );
+  });
+
+  it('rewrites only groups that take fewer rows then, or whose chain has grown too long', async () => {
+    await fc.assert(
+      fc.asyncProperty(anyRoom, settings, async (groups, chosen) => {
+        const { planned, after } = await compress(groups, chosen);
+        const hops = chains(after);
+        const newest = new Set(newestOf(groups).map(({ id }) => id));
+        for (const { stateGroup, oldPredecessor, oldRows, newRows, change } of planned) {
+          if (change === undefined || newRows < oldRows) continue;
+          const headroom = newest.has(stateGroup) ? chosen.headroom : 0;
+          assert.ok(
+            hops.get(oldPredecessor!)! >= chosen.maxHops - headroom,
+            `state group ${stateGroup} gains nothing: ${oldRows} rows became ${newRows}`,
+          );
+        }
+      }),
+      { numRuns: 150 },
+    );
+  });
+
+  it('holds the states that it may still choose, and no more in a longer room', async () => {
+    const planner = new Watched();
+    const room = grown({ kind: 'line', groups: 6000, keys: 40, seed: 5 });
+    await planRoom(room, tableOf(room), planner);
+    assert.ok(planner.mostStates < 1000, `${planner.mostStates} states were live at one time`);
+  });
+});
+
+/** Notes how many states live at one time. */
+class Watched extends AdaptivePlanner {
+  mostStates = 0;
+
+  override plan(...group: Parameters<AdaptivePlanner['plan']>): boolean {
+    [{ length: this.mostStates }] = group;
+    return super.plan(...group);
+  }
+}
