@@ -9,6 +9,12 @@ const BRANCHES = 128;
 const FULL_BRANCHES = 4;
 /** How fast hops lose worth as a chain grows: 1 would make all hops worth the same. */
 const WORTH_EXPONENT = 1.5;
+/**
+ * Where the own branch has a base, another branch's may cost the 32nd part of a snapshot: hardly any that
+ * costs more is chosen, and to find that out took half of all comparing.
+ */
+const NEIGHBOUR = 1 / 32;
+const LEAST_NEIGHBOUR = 64;
 /** A branch goes on from a head that is at most so many rows away. */
 const NEAR = 16;
 /** A stored delta of so few rows is kept without a search while it fits. */
@@ -139,9 +145,11 @@ export class AdaptivePlanner implements Planner {
     if (this.#findHead(states, state, stored, limit)) return;
     this.#best = NO_STATE;
     this.#bestValue = this.#worth[0] * size - size;
-    if (stored !== NO_STATE) this.#climb(states, state, stored, limit);
+    if (stored !== NO_STATE) this.#climb(states, state, stored, limit, size);
+    const most =
+      this.#best === NO_STATE ? size : Math.max(LEAST_NEIGHBOUR, Math.floor(size * NEIGHBOUR));
     for (let i = this.#headCount - 1; i >= 0; i--) {
-      this.#climb(states, state, this.#heads[i], limit);
+      this.#climb(states, state, this.#heads[i], limit, most);
     }
   }
 
@@ -175,8 +183,8 @@ export class AdaptivePlanner implements Planner {
     return this.#best !== NO_STATE;
   }
 
-  /** Looks at `from` and its ancestors in the new tree. */
-  #climb(states: LiveStates, state: number, from: number, limit: number): void {
+  /** Looks at `from` and its ancestors in the new tree for a base that costs at most `most` rows. */
+  #climb(states: LiveStates, state: number, from: number, limit: number, most: number): void {
     const size = states.size[state];
     for (
       let base = from;
@@ -187,7 +195,8 @@ export class AdaptivePlanner implements Planner {
       const hops = states.hopsAfter[base];
       if (hops >= limit) continue;
       const worth = this.#worth[hops] * size;
-      const rows = this.#rows(states, base, state, Math.ceil(worth - this.#bestValue) - 1);
+      const gain = Math.ceil(worth - this.#bestValue) - 1;
+      const rows = this.#rows(states, base, state, Math.min(gain, most));
       if (rows < 0) continue;
       this.#best = base;
       this.#bestValue = worth - rows;
