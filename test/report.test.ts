@@ -21,7 +21,16 @@ const statistics: Statistics = {
   rowsDeleted: 9000,
   rowsInserted: 5836,
   hopsBefore: { largest: 100, mean: 50.44, distribution: [] },
-  hopsAfter: { largest: 175, mean: 42, distribution: [] },
+  hopsAfter: {
+    largest: 175,
+    mean: 42,
+    distribution: [
+      { upTo: 1, groups: 5 },
+      { upTo: 10, groups: 0 },
+      { upTo: 25, groups: 2000 },
+      { upTo: null, groups: 495 },
+    ],
+  },
   verified: true,
   groupsVerified: 2500,
   groupsPassedThrough: 1,
@@ -47,6 +56,7 @@ test('the summary begins in the words of the existing tool', () => {
     'Saves 3164 rows, about 976.6 kB of table and index.',
     'Rewrites 120 state groups: deletes 9000 rows, inserts 5836.',
     'Longest chain of state groups: 100 before, 175 after; on average 50.4 before, 42.0 after.',
+    'State groups by the length of their chain, after: 1: 5, 11–25: 2000, 26 and more: 495.',
   ]);
 });
 

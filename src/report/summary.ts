@@ -36,8 +36,21 @@ function outcomeLines(statistics: Statistics): string[] {
         `Rewrites ${statistics.groupsWritten} state groups: deletes ${statistics.rowsDeleted} rows, inserts ${statistics.rowsInserted}.`,
         `Longest chain of state groups: ${depths(statistics, (hops) => String(hops.largest))}; ` +
           `on average ${depths(statistics, (hops) => hops.mean.toFixed(1))}.`,
+        `State groups by the length of their chain, after: ${distribution(statistics.hopsAfter)}.`,
       ];
   }
+}
+
+function distribution({ distribution: ranges }: Hops): string {
+  return ranges
+    .flatMap(({ upTo, groups }, range) => {
+      if (groups === 0) return [];
+      const from = range === 0 ? 1 : (ranges[range - 1].upTo ?? 0) + 1;
+      const span =
+        upTo === null ? `${from} and more` : from === upTo ? `${upTo}` : `${from}–${upTo}`;
+      return [`${span}: ${groups}`];
+    })
+    .join(', ');
 }
 
 function percentage({ rowsBefore, rowsAfter }: Statistics): string {
