@@ -309,7 +309,7 @@ describe('an input that is not as it should be', () => {
       `${jsonRow()}${jsonRow({ more: '' })}`,
       /^Record 2 .* is not an object/,
     ],
-    ['JSON: null', `${jsonRow()}${jsonRow({ type: null })}`, /^Record 2 .* a string or a number/],
+    ['JSON: null', `${jsonRow()}${jsonRow({ type: null })}`, /^Record 2 .* each as Postgres/],
     ['JSON: an array in a row', `${jsonRow()}${jsonRow({ type: [] })}`, /^Record 2 .* is not an/],
     ['JSON: an object in a row', `${jsonRow()}${jsonRow({ type: {} })}`, /^Record 2 .* is not an/],
     ['JSON: no row', `${jsonRow()}7\n`, /^Record 2 .* is not an object/],

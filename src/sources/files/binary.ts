@@ -1,6 +1,6 @@
 import { InputError } from '../../errors.js';
 import { encodeField } from '../../state/copy-text.js';
-import { COLUMNS, STATE_TABLES, type StateTable, type Told } from './state-table.js';
+import { COLUMNS, isStateGroup, STATE_TABLES, type StateTable, type Told } from './state-table.js';
 
 const TAB = 9;
 const LINE_FEED = 10;
@@ -29,6 +29,7 @@ export function tableOfBinary(head: Buffer): Told {
     if (head.length < at + 4) return 'incomplete';
     const length = head.readInt32BE(at);
     at += 4;
+    if (length < 0) return 'other';
     // Up to 2^56 a number has a zero byte at its beginning, and a text has none.
     if (head.length === at) return 'incomplete';
     const isNumber = length === BIGINT && head[at] === 0;
@@ -54,10 +55,6 @@ export async function* binaryToCopyText(
     if (lines.length > 0) yield lines;
   }
   rows.end();
-}
-
-function isStateGroup(table: StateTable, field: number): boolean {
-  return field === 0 || table === 'state_group_edges';
 }
 
 /** Reads binary rows, cut anywhere, and writes them as lines of COPY text. */

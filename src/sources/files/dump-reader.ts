@@ -18,7 +18,9 @@ const LONGEST_BEGINNING = ENCODING.length;
 
 const NAME = String.raw`"(?:[^"]|"")*"|[^\s"(),.]+`;
 const TABLE = String.raw`(?<table>(?:(?:${NAME})\.)?(?<name>${NAME}))`;
-const COPY_STATEMENT = new RegExp(`^COPY ${TABLE} \\((?<columns>.*)\\) FROM stdin;$`, 's');
+/** What rows follow. The list of columns is missing where a table has none. */
+const COPY_STATEMENT = /^COPY .* FROM stdin;\r?$/s;
+const COPY_TABLE = new RegExp(`^COPY ${TABLE} \\((?<columns>.*)\\) FROM stdin;$`, 's');
 const INSERT_STATEMENT = new RegExp(`^INSERT INTO ${TABLE} `);
 const ENCODING_STATEMENT = /^SET client_encoding = '(.*)';$/;
 
@@ -132,19 +134,19 @@ export class DumpReader {
   /** Goes behind the statement, if rows follow it; gives what they are if they are of one of the tables. */
   async #copyStatement(): Promise<DumpBlock | undefined> {
     const statement = await this.#lineText();
-    const found = COPY_STATEMENT.exec(statement.replace(/\r$/, ''))?.groups;
     // Something else, for example in the body of a function.
-    if (found === undefined) return undefined;
+    if (!COPY_STATEMENT.test(statement)) return undefined;
     if (statement.charCodeAt(statement.length - 1) === CARRIAGE_RETURN) {
       throw this.#error(
         'ends with a carriage return, as on Windows. Dump again, or convert the line ends',
       );
     }
-    const table = STATE_TABLES.find((name) => name === unquoted(found.name));
+    const found = COPY_TABLE.exec(statement)?.groups;
+    const table = found && STATE_TABLES.find((name) => name === unquoted(found.name));
     const line = this.#line;
     if (!(await this.#nextLine())) throw this.#cutOff();
     this.#isInRows = true;
-    if (table === undefined) return undefined;
+    if (found === undefined || table === undefined) return undefined;
     const columns = found.columns.split(', ').map(unquoted);
     const order = columnOrder(table, columns);
     if (order === undefined) {

@@ -2,7 +2,13 @@ import { getManyValues, isMany, none } from 'stream-chain/defs.js';
 import { jsonParser, type Token } from 'stream-json/core/parser.js';
 import { InputError } from '../../errors.js';
 import { escapeLetter } from '../../state/copy-text.js';
-import { COLUMNS, tableOfColumns, type StateTable, type Told } from './state-table.js';
+import {
+  COLUMNS,
+  isStateGroup,
+  tableOfColumns,
+  type StateTable,
+  type Told,
+} from './state-table.js';
 
 /** So many characters are parsed at once. */
 const CHUNK = 64 * 1024;
@@ -57,6 +63,7 @@ export async function* jsonToCopyText(
 
 /** Reads row objects, cut anywhere, and writes them as lines of COPY text. */
 class JsonRows {
+  readonly #table: StateTable;
   readonly #columns: readonly string[];
   readonly #name: string;
   readonly #parse = jsonParser({ streamValues: false, jsonStreaming: true }) as (
@@ -73,6 +80,7 @@ class JsonRows {
   #unended = 0;
 
   constructor(table: StateTable, name: string) {
+    this.#table = table;
     this.#columns = COLUMNS[table];
     this.#name = name;
   }
@@ -133,7 +141,11 @@ class JsonRows {
     } else if (name === 'keyValue') {
       this.#column = this.#columns.indexOf(token.value);
       if (this.#values[this.#column] !== undefined) throw this.#noRow();
-    } else if ((name === 'stringValue' || name === 'numberValue') && this.#column >= 0) {
+    } else if (
+      this.#column >= 0 &&
+      (name === 'stringValue' ||
+        (name === 'numberValue' && isStateGroup(this.#table, this.#column)))
+    ) {
       if (HALF_PAIR.test(token.value)) throw this.#error('has half of a surrogate pair');
       this.#values[this.#column] = token.value.replaceAll(/[\\\b-\r]/g, escaped);
       this.#column = -1;
@@ -157,7 +169,7 @@ class JsonRows {
 
   #noRow(): InputError {
     const columns = this.#columns.join(', ');
-    return this.#error(`is not an object with ${columns}, each a string or a number`);
+    return this.#error(`is not an object with ${columns}, each as Postgres writes it`);
   }
 
   #error(what: string, cause?: unknown): InputError {

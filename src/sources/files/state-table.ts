@@ -26,6 +26,11 @@ export function tableOfColumns(names: readonly string[]): StateTable | undefined
   return STATE_TABLES.find((table) => columnOrder(table, names) !== undefined);
 }
 
+/** Whether column number `column` of the table is a state group, and no text. */
+export function isStateGroup(table: StateTable, column: number): boolean {
+  return column === 0 || table === 'state_group_edges';
+}
+
 /** Where each of the table's columns stands in `names`; undefined if these are not its columns. */
 export function columnOrder(table: StateTable, names: readonly string[]): number[] | undefined {
   const order = COLUMNS[table].map((column) => names.indexOf(column));
