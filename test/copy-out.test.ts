@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { EventEmitter } from 'node:events';
 import { PassThrough } from 'node:stream';
+import { finished } from 'node:stream/promises';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import type pg from 'pg';
@@ -39,7 +40,7 @@ test('rows come out whole however the protocol is cut, and what follows them goe
 
       const received: Buffer[] = [];
       const returned: Buffer[] = [];
-      const socket = new EventEmitter();
+      const socket = Object.assign(new EventEmitter(), { resume: () => socket });
       socket.on('data', (chunk: Buffer) => returned.push(chunk));
       const copy = new CopyOut('COPY', (chunk) => received.push(chunk));
       copy.submit({ stream: socket, query: () => {} } as unknown as pg.Connection);
@@ -49,6 +50,19 @@ test('rows come out whole however the protocol is cut, and what follows them goe
       assert.deepEqual(Buffer.concat(returned), tail);
     }),
   );
+});
+
+test('a socket that was paused for the last rows goes on when they are done', async () => {
+  const socket = new PassThrough();
+  const parsed: Buffer[] = [];
+  socket.on('data', (bytes: Buffer) => parsed.push(bytes));
+  const copy = new CopyOut('COPY', () => copy.pause());
+  copy.submit({ stream: socket, query: () => {} } as unknown as pg.Connection);
+  const done = message('c', Buffer.alloc(0));
+  socket.write(Buffer.concat([message('d', Buffer.from('row')), done]));
+  socket.end('what follows');
+  await finished(socket);
+  assert.deepEqual(Buffer.concat(parsed), Buffer.concat([done, Buffer.from('what follows')]));
 });
 
 test('a COPY that fails gives the socket back and rejects', async () => {

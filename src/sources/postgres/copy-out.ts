@@ -120,6 +120,8 @@ export class CopyOut implements pg.Submittable {
   #release(): void {
     this.#socket?.off('data', this.#decode);
     this.#socket?.on('data', this.#parser);
+    // The last rows may have been too many for whoever reads them; what follows is pg's.
+    this.#socket?.resume();
     this.#socket = undefined;
   }
 

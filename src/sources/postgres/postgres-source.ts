@@ -7,7 +7,7 @@ import { connect, dropConnection } from './connect.js';
 import { parseConnection } from './connection-settings.js';
 import { statementError } from './database-errors.js';
 import { readHeaders } from './headers.js';
-import { RowStream } from './row-stream.js';
+import { rowStream } from './row-stream.js';
 import { beginSnapshot } from './snapshot.js';
 import { ROOM_GROUPS } from './statements.js';
 
@@ -48,7 +48,7 @@ export async function openPostgresSource(settings: PostgresSourceSettings): Prom
       rowColumns: 'without-room',
       warnings: describeIrregularities(groups),
       rows() {
-        const rows = new RowStream(client, groups.ids);
+        const rows = rowStream(client, groups.ids);
         rows.once('close', () => void close());
         return signal === undefined ? rows : addAbortSignal(signal, rows);
       },
@@ -62,7 +62,7 @@ export async function openPostgresSource(settings: PostgresSourceSettings): Prom
 }
 
 /** A function that ends the connection once, however often it is called. From now on the signal cuts it. */
-function closing(client: pg.Client, signal: AbortSignal | undefined): () => Promise<void> {
+export function closing(client: pg.Client, signal: AbortSignal | undefined): () => Promise<void> {
   const abort = (): void => dropConnection(client);
   signal?.addEventListener('abort', abort);
   let closed: Promise<void> | undefined;
