@@ -7,6 +7,14 @@ import type { TestContext } from 'node:test';
 import { inspect } from 'node:util';
 import { DatabaseError, RoomNotFoundError } from '../src/errors.js';
 import { IN_RANGE, NO_PREDECESSOR } from '../src/sources/group-table.js';
+import {
+  ALL_EDGES,
+  ALL_GROUPS,
+  ALL_ROWS,
+  edgesOfRoom,
+  groupsOfRoom,
+  rowsOfGroups,
+} from '../src/sources/postgres/check-statements.js';
 import { openPostgresSource } from '../src/sources/postgres/postgres-source.js';
 import {
   ANCESTORS,
@@ -332,6 +340,7 @@ interface Plan {
 
 /** What a plan may be made of: walks of indexes, and what feeds them. */
 const WALKS = new Set([
+  'Append',
   'CTE Scan',
   'Function Scan',
   'Index Only Scan',
@@ -375,6 +384,12 @@ describe('the server', () => {
           [edgesStatement(ids), []],
           [rowsStatement(ids), []],
           [ANCESTORS, [missing, ROOM, '1000', '100000']],
+          [groupsOfRoom(ROOM), []],
+          [edgesOfRoom(ROOM), []],
+          [rowsOfGroups(ids), []],
+          [ALL_GROUPS, []],
+          [ALL_EDGES, []],
+          [ALL_ROWS, []],
         ] as const) {
           const { rows } = await db.query<{ 'QUERY PLAN': [{ Plan: Plan }] }>(
             `EXPLAIN (FORMAT JSON) ${statement}`,

@@ -57,9 +57,9 @@ test('a real room is equal before and after, by each strategy', async (t) => {
       [SMALL_ROOM, 620],
     ] as const) {
       const sql = join(folder, `${strategy}-${groups}.sql`);
-      const compressed = await runCli([
-        ...['-i', before, '-r', room, '--strategy', strategy, '-o', sql, '-t'],
-      ]);
+      const compressed = await runCli(
+        ['-i', before, '-r', room, '-t', '-o', sql].concat('--strategy', strategy),
+      );
       assert.equal(compressed.code, 0, compressed.stderr);
       await applySql(db, sql, { oneTransaction: false });
       const { host, port, user, password } = db.address;
@@ -155,9 +155,9 @@ for (const [name, change] of CHANGES) {
       .filter((id) => states.get(id) !== statesAfter.get(id))
       .sort((a, b) => a - b);
 
-    const { code, stdout, stderr } = await runCli([
-      ...['verify', before.url, after.url, '-r', SMALL_ROOM],
-    ]);
+    const { code, stdout, stderr } = await runCli(
+      ['verify', before.url, after.url].concat('-r', SMALL_ROOM),
+    );
     assert.equal(code, 8, stderr);
     const lines = stdout.trimEnd().split('\n');
     const [, named] = /^State group (\d+) /.exec(lines[1])!;

@@ -45,6 +45,12 @@ async function run(args: readonly string[], status: StatusLine): Promise<Answer 
       if ('text' in command) return command;
       return runVerifyCommand(command, status, new Interruption());
     }
+    case 'check': {
+      const { parseCheckCommand, runCheckCommand } = await import('./check-command.js');
+      const command = parseCheckCommand(rest);
+      if ('text' in command) return command;
+      return runCheckCommand(command, status, new Interruption());
+    }
     default: {
       const command = parseCommandLine(args, process.env);
       if ('text' in command) return command;

@@ -174,12 +174,12 @@ class Side {
   }
 
   async read(): Promise<void> {
-    const next: IteratorResult<Buffer, unknown> = await this.#chunks.next();
-    if (next.done !== true) {
-      this.states.write(next.value);
-    } else {
+    const next = await this.#chunks.next();
+    if (next.done === true) {
       this.states.end();
       this.ended = true;
+    } else {
+      this.states.write(next.value);
     }
   }
 

@@ -20,16 +20,16 @@ export interface GroupEntries {
 export function groupEntries(rows: GroupRows, pool: EntryPool): GroupEntries {
   const { length } = rows;
   if (!rows.contradictory) return { entries: rows.entries, length, joined: [] };
-  const eventsOf = new Map<number, Set<number>>();
+  const several = new Map<number, Set<number>>();
   for (const entry of rows.repeated.subarray(0, rows.repeatedLength)) {
     const key = pool.key[entry];
-    const events = eventsOf.get(key);
-    if (events === undefined) eventsOf.set(key, new Set([entry]));
+    const events = several.get(key);
+    if (events === undefined) several.set(key, new Set([entry]));
     else events.add(entry);
   }
   const joined: number[] = [];
   const entries = rows.entries.subarray(0, length).map((entry) => {
-    const events = eventsOf.get(pool.key[entry])?.add(entry);
+    const events = several.get(pool.key[entry])?.add(entry);
     if (events === undefined || events.size === 1) return entry;
     const name = [...events].map((event) => eventText(event, pool)).sort();
     const bytes = Buffer.from(name.join(TAB) + LINE_FEED, 'latin1');

@@ -3,13 +3,13 @@ import { describeIrregularities } from '../describe-irregularities.js';
 import type { GroupTable } from '../group-table.js';
 import type { GroupRange, RoomSource } from '../room-source.js';
 import { sortLines } from '../sort/sort-lines.js';
-import { TemporaryFile } from '../sort/temporary-file.js';
 import { findInputs } from './find-inputs.js';
 import type { Input } from './input.js';
 import { RoomColumn } from './room-column.js';
 import { readHeaders, type RoomHeaders } from './room-headers.js';
 import { RoomRows } from './room-rows.js';
 import type { StateTable } from './state-table.js';
+import { Work } from './work.js';
 
 export interface FilesSourceSettings {
   /**
@@ -111,35 +111,5 @@ class FilesSource implements RoomSource {
       signal?.throwIfAborted();
       throw error;
     }
-  }
-}
-
-/** What is open, and ends together. */
-class Work {
-  /** Aborted when the source is closed, and with the signal that was given. */
-  readonly signal: AbortSignal;
-  readonly #tmpdir: string;
-  readonly #stop = new AbortController();
-  readonly #files: TemporaryFile[] = [];
-
-  constructor(tmpdir: string, signal: AbortSignal | undefined) {
-    this.#tmpdir = tmpdir;
-    this.signal = AbortSignal.any([this.#stop.signal, ...(signal === undefined ? [] : [signal])]);
-  }
-
-  async temporaryFile(): Promise<TemporaryFile> {
-    this.signal.throwIfAborted();
-    const file = await TemporaryFile.create(this.#tmpdir);
-    this.#files.push(file);
-    return file;
-  }
-
-  stop(): void {
-    this.#stop.abort();
-  }
-
-  async end(): Promise<void> {
-    this.stop();
-    await Promise.all(this.#files.map((file) => file.close()));
   }
 }

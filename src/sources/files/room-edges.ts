@@ -90,7 +90,8 @@ async function follow(
   return later;
 }
 
-async function readEdges(edges: Input, onEdge: OnEdge): Promise<void> {
+/** Calls `onEdge` with each edge in the order of the table. */
+export async function readEdges(edges: Input, onEdge: OnEdge): Promise<void> {
   for await (const lines of copyLines(edges, 'state_group_edges')) {
     const { bytes, count, starts, groups } = lines;
     for (let i = 0; i < count; i++) {

@@ -127,6 +127,6 @@ export const ANCESTORS = `
     ARRAY(SELECT prev_state_group FROM state_group_edges AS e WHERE e.state_group = ancestor.id)
   FROM ancestor`;
 
-function idArray(ids: Float64Array): string {
+export function idArray(ids: Float64Array): string {
   return `'{${ids.join(',')}}'::bigint[]`;
 }

@@ -1,0 +1,89 @@
+import type pg from 'pg';
+import type { Input } from '../sources/files/input.js';
+import {
+  ALL_EDGES,
+  ALL_GROUPS,
+  ALL_ROWS,
+  edgesOfRoom,
+  groupsOfRoom,
+  rowsOfGroups,
+} from '../sources/postgres/check-statements.js';
+import { connect } from '../sources/postgres/connect.js';
+import { parseConnection } from '../sources/postgres/connection-settings.js';
+import { CopyStream } from '../sources/postgres/copy-stream.js';
+import { statementError } from '../sources/postgres/database-errors.js';
+import { closing } from '../sources/postgres/postgres-source.js';
+import { beginSnapshot } from '../sources/postgres/snapshot.js';
+import { GROUPS_PER_STATEMENT } from '../sources/postgres/statements.js';
+import type { StateTables } from './check-tables.js';
+
+export interface PostgresTablesSettings {
+  /** A URL, libpq's keywords, or a database's name; see `parseConnection`. */
+  readonly dsn: string;
+  /** Where the `PG*` variables are looked up. */
+  readonly env: NodeJS.ProcessEnv;
+  readonly room: string | undefined;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Opens the tables of a Synapse state database, in one snapshot. For one room its groups are read, what
+ * edges join to them, and their rows, each by an index; so rows of groups that neither `state_groups` nor
+ * an edge names are not found. For all rooms the tables are read from the first id to the last.
+ *
+ * @throws UsageError for connection settings that make no sense, DatabaseError if the database can't be read
+ */
+export async function openPostgresTables(settings: PostgresTablesSettings): Promise<StateTables> {
+  const { room, signal } = settings;
+  const client = await connect(parseConnection(settings.dsn, settings.env), signal);
+  const close = closing(client, signal);
+  try {
+    signal.throwIfAborted();
+    await beginSnapshot(client);
+  } catch (error) {
+    await close();
+    signal.throwIfAborted();
+    throw statementError(error, 'while the state tables were looked for');
+  }
+  const [groups, edges] =
+    room === undefined ? [ALL_GROUPS, ALL_EDGES] : [groupsOfRoom(room), edgesOfRoom(room)];
+  return {
+    groups: new TableInput(client, 'state_groups', [groups]),
+    edges: new TableInput(client, 'state_group_edges', [edges]),
+    rows: (wanted) =>
+      new TableInput(
+        client,
+        'state_groups_state',
+        wanted === undefined ? [ALL_ROWS] : rowsStatements(wanted),
+      ),
+    close,
+  };
+}
+
+function* rowsStatements(ids: Float64Array): Generator<string> {
+  for (let asked = 0; asked < ids.length; asked += GROUPS_PER_STATEMENT) {
+    yield rowsOfGroups(ids.subarray(asked, asked + GROUPS_PER_STATEMENT));
+  }
+}
+
+/** A table's rows, as statements give them. */
+class TableInput implements Input {
+  readonly name: string;
+  readonly rereadable = false;
+  readonly #client: pg.Client;
+  readonly #statements: Iterable<string>;
+
+  constructor(client: pg.Client, table: string, statements: Iterable<string>) {
+    this.name = `the database's table ${table}`;
+    this.#client = client;
+    this.#statements = statements;
+  }
+
+  read(): AsyncIterable<Buffer> {
+    return new CopyStream(this.#client, this.#statements, () => `while ${this.name} was read`);
+  }
+
+  place(index: number): string {
+    return `Row ${index + 1} of ${this.name}`;
+  }
+}
