@@ -20,6 +20,13 @@ const NEAR = 16;
 /** A stored delta of so few rows is kept without a search while it fits. */
 const SMALL_DELTA = 8;
 
+/**
+ * So many last groups count as the newest: a room's forward extremities are among them, which Synapse
+ * joins when they become more. Whether others are stored on a group tells nothing, as that changes by
+ * compressing.
+ */
+const NEWEST = 10;
+
 /** What Synapse itself allows a chain before it writes a snapshot. */
 export const DEFAULT_MAX_HOPS = 100;
 
@@ -90,12 +97,10 @@ export class AdaptivePlanner implements Planner {
     ];
   }
 
-  plan(states: LiveStates, state: number, stored: number, plan: Plan, newest: boolean): boolean {
+  plan(states: LiveStates, state: number, stored: number, plan: Plan, toCome: number): boolean {
     this.#awaited = grown(this.#awaited, states.length);
     this.#lookedAt = grown(this.#lookedAt, states.length);
-    const { maxHops, headroom } = this.#settings;
-    const limit = newest ? Math.max(1, maxHops - headroom) : maxHops;
-    const base = this.#choose(states, state, stored, limit);
+    const base = this.#choose(states, state, stored, toCome);
     const changed = base !== stored || states.spareRows[state] > 0;
     plan.base = base;
     if (changed) {
@@ -114,13 +119,16 @@ export class AdaptivePlanner implements Planner {
     return changed;
   }
 
-  #choose(states: LiveStates, state: number, stored: number, limit: number): number {
-    const { maxHops, rebaseDeep } = this.#settings;
+  #choose(states: LiveStates, state: number, stored: number, toCome: number): number {
+    const { maxHops, headroom, rebaseDeep } = this.#settings;
+    const newest = headroom > 0 && toCome < NEWEST;
+    const limit = newest ? Math.max(1, maxHops - headroom) : maxHops;
     const needed = states.neededRows[state];
     const left = stored === NO_STATE ? -1 : limit - states.hopsAfter[stored] - 1;
     if (left >= 0 && needed <= Math.max(SMALL_DELTA, left)) return stored;
 
-    this.#find(states, state, stored, limit);
+    // The first of the newest groups to be moved makes place for those to come.
+    this.#find(states, state, stored, newest ? Math.max(1, limit - toCome) : limit);
     if (stored === NO_STATE || this.#best === stored) return this.#best;
     const cost = this.#bestRows(states, state) - needed;
     const hops = states.hopsAfter[stored] + 1;

@@ -23,8 +23,8 @@ export interface Planner {
   readonly warnings: readonly string[];
   /**
    * Plans for the group whose state is `state` and whose stored predecessor's state is `stored`, or
-   * `NO_STATE`. `newest` tells that Synapse may put its next groups on this one. Returns false if the
-   * group is to stay as it is; otherwise `plan` is filled.
+   * `NO_STATE`. So many groups in range are `toCome`. Returns false if the group is to stay as it is;
+   * otherwise `plan` is filled.
    */
-  plan(states: LiveStates, state: number, stored: number, plan: Plan, newest: boolean): boolean;
+  plan(states: LiveStates, state: number, stored: number, plan: Plan, toCome: number): boolean;
 }

@@ -2,7 +2,6 @@ import { randomBytes } from 'node:crypto';
 import { Transform, type TransformCallback } from 'node:stream';
 import { VerificationError } from '../errors.js';
 import { FROZEN, IN_RANGE, NO_PREDECESSOR, UNREADABLE } from '../sources/group-table.js';
-import type { GroupTable } from '../sources/group-table.js';
 import type { RoomSource } from '../sources/room-source.js';
 import { EntryPool } from '../state/entry-pool.js';
 import { KeyTable } from '../state/key-table.js';
@@ -15,12 +14,6 @@ import { RoomCounts } from './room-counts.js';
 
 /** In `#stateOf`: the group's state can't be known, because it or an ancestor is irregular. */
 const UNKNOWN = -2;
-
-/**
- * So many last groups in range count as the newest: a room's forward extremities are among them. Whether
- * others are stored on a group tells nothing, as that changes by compressing.
- */
-const NEWEST = 25;
 
 /**
  * The stage between a source's rows and the sinks: chunks of COPY text in, arrays of planned groups
@@ -41,8 +34,8 @@ export class RoomPlan extends Transform {
   readonly #plan = new Plan();
   /** For each group the number of its state, `NO_STATE` before its turn, or `UNKNOWN`. */
   readonly #stateOf: Int32Array;
-  /** Index of the first of the newest groups. */
-  readonly #firstNewest: number;
+  /** Groups in range that have not come yet. */
+  #toCome: number;
   /** The state that the next snapshot is built on, so that it shares what is equal. */
   #recent = NO_STATE;
   #planned: PlannedGroup[] = [];
@@ -61,7 +54,7 @@ export class RoomPlan extends Transform {
     this.#states = new LiveStates(this.#entries);
     this.#fingerprints = verify ? new Fingerprints(this.#states) : undefined;
     this.#stateOf = new Int32Array(source.groups.length).fill(NO_STATE);
-    this.#firstNewest = firstNewest(source.groups);
+    this.#toCome = source.groups.flags.reduce((sum, flags) => sum + (flags & IN_RANGE), 0);
     this.counts = new RoomCounts(this.#entries, Buffer.byteLength(source.room));
     this.#parser = new RowParser(source.groups, source.rowColumns, this.#entries, (index, rows) =>
       this.#group(index, rows),
@@ -108,6 +101,7 @@ export class RoomPlan extends Transform {
     const before = prev[index];
     const stored = before === NO_PREDECESSOR ? NO_STATE : this.#stateOf[before];
     if (stored >= 0 && before < index) this.#states.successorsLeft[stored]--;
+    this.#toCome -= flags[index] & IN_RANGE;
     const readable = (flags[index] & UNREADABLE) === 0 && stored !== UNKNOWN;
     if (readable && !rows.contradictory) {
       this.#readable(index, stored, rows);
@@ -139,7 +133,7 @@ export class RoomPlan extends Transform {
       this.#keep(index, rows);
     } else {
       const plan = this.#plan;
-      const changed = this.#planner.plan(states, state, stored, plan, this.#isNewest(index));
+      const changed = this.#planner.plan(states, state, stored, plan, this.#toCome);
       const base = changed ? plan.base : stored;
       states.hopsAfter[state] = base === NO_STATE ? 1 : states.hopsAfter[base] + 1;
       if (changed) this.counts.stateGroupsChanged++;
@@ -152,11 +146,6 @@ export class RoomPlan extends Transform {
     }
     this.counts.hopsBefore.add(states.hopsBefore[state]);
     this.counts.hopsAfter.add(states.hopsAfter[state]);
-  }
-
-  /** Whether Synapse may put its next groups on this one. */
-  #isNewest(index: number): boolean {
-    return index >= this.#firstNewest;
   }
 
   #build(index: number, stored: number, rows: GroupRows): number {
@@ -232,12 +221,4 @@ export class RoomPlan extends Transform {
   #idOf(index: number): number | undefined {
     return index === NO_PREDECESSOR ? undefined : this.#source.groups.ids[index];
   }
-}
-
-function firstNewest({ length, flags }: GroupTable): number {
-  let index = length;
-  for (let left = NEWEST; index > 0 && left > 0;) {
-    if ((flags[--index] & IN_RANGE) !== 0) left--;
-  }
-  return index;
 }
