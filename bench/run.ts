@@ -1,5 +1,6 @@
 /** `npm run bench -- NAME [options]`: runs one benchmark, `job` where none is named. */
 import { benchmarkJob, USAGE as JOB_USAGE } from './job.js';
+import { benchmarkRows, USAGE as ROWS_USAGE } from './rows.js';
 
 interface Benchmark {
   readonly run: (args: string[]) => Promise<void>;
@@ -8,6 +9,7 @@ interface Benchmark {
 
 const BENCHMARKS: Readonly<Record<string, Benchmark>> = {
   job: { run: benchmarkJob, usage: JOB_USAGE },
+  rows: { run: benchmarkRows, usage: ROWS_USAGE },
 };
 
 const args = process.argv.slice(2);
