@@ -15,6 +15,7 @@ import { csvToCopyText } from '../src/sources/files/csv.js';
 import { openFilesSource } from '../src/sources/files/files-source.js';
 import { jsonToCopyText } from '../src/sources/files/json.js';
 import { recognize } from '../src/sources/files/recognize.js';
+import { zstdFrames } from '../src/sources/files/zstd-frames.js';
 import { BINARY_HEADER, copyText, FORMATS } from './support/export-formats.js';
 import type { Format, Row, Table, Tables } from './support/export-formats.js';
 import { loadTables, STATE_TABLES, temporaryFolder } from './support/fixtures.js';
@@ -30,7 +31,14 @@ const hasZstdInZlib = 'createZstdDecompress' in zlib;
 const PACKINGS = {
   plain: (bytes: Buffer) => bytes,
   gzip: (bytes: Buffer) => zlib.gzipSync(bytes),
-  zstd: (bytes: Buffer) => spawnSync('zstd', ['-qc'], { input: bytes }).stdout,
+  // In two frames, behind one that is to be skipped.
+  zstd: (bytes: Buffer) => {
+    const half = bytes.length >> 1;
+    const frames = [bytes.subarray(0, half), bytes.subarray(half)].map(
+      (part) => spawnSync('zstd', ['-qc'], { input: part }).stdout,
+    );
+    return Buffer.concat([Buffer.from('502a4d1803000000616263', 'hex'), ...frames]);
+  },
 };
 const packings = hasZstd ? (['plain', 'gzip', 'zstd'] as const) : (['plain', 'gzip'] as const);
 
@@ -225,6 +233,38 @@ describe('an export in any format', () => {
         }
       }
     }
+  });
+});
+
+describe('zstd data', { skip: !hasZstd && 'there is no zstd' }, () => {
+  async function framesOf(chunks: readonly Buffer[]): Promise<string[]> {
+    const frames: string[] = [];
+    for await (const frame of zstdFrames(Readable.from(chunks))) {
+      frames.push((await buffer(frame)).toString('hex'));
+    }
+    return frames;
+  }
+
+  it('is parted into frames, wherever it is cut', async () => {
+    const made = [
+      // A single byte and an empty text, repeated bytes, what can't be packed, and several blocks.
+      ...['', 'x', 'y'.repeat(300_000), zlib.gzipSync('abc'), roomA.repeat(1000)].map(
+        (text) => spawnSync('zstd', ['-qc'], { input: text }).stdout,
+      ),
+      spawnSync('zstd', ['-qc', '--no-check', '--content-size'], { input: roomA }).stdout,
+      Buffer.from('5f2a4d1800000000', 'hex'),
+    ];
+    const bytes = Buffer.concat(made);
+    const expected = made.map((frame) => frame.toString('hex'));
+    for (const size of [1, 2, 3, 7, 100, bytes.length]) {
+      assert.deepEqual(await framesOf(pieces(bytes, size)), expected);
+    }
+    const ends = new Set(made.map((_, i) => Buffer.concat(made.slice(0, i)).length));
+    for (let length = 1; length < bytes.length; length++) {
+      if (ends.has(length)) continue;
+      await assert.rejects(framesOf([bytes.subarray(0, length)]), /is cut off/);
+    }
+    await assert.rejects(framesOf([bytes, Buffer.from('more')]), /goes on as something else/);
   });
 });
 

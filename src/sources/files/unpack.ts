@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { pipeline, type Transform } from 'node:stream';
 import * as zlib from 'node:zlib';
+import { beginsZstd, zstdFrames } from './zstd-frames.js';
 
 /** Two threads hand over so much at once; with less, zstd in zlib spends its time on that. */
 const CHUNK = 256 * 1024;
@@ -15,8 +16,7 @@ export type Packing = 'gzip' | 'zstd';
 /** How what begins so is packed; undefined if it isn't, or not in a way that is known here. */
 export function packingOf(head: Buffer): Packing | undefined {
   if (head[0] === 0x1f && head[1] === 0x8b) return 'gzip';
-  if (head.length >= LONGEST_MAGIC && head.readUInt32LE() === 0xfd2fb528) return 'zstd';
-  return undefined;
+  return beginsZstd(head) ? 'zstd' : undefined;
 }
 
 /**
@@ -31,7 +31,7 @@ export function unpack(
 ): AsyncIterable<Buffer> {
   if (packing === 'gzip') return through(chunks, zlib.createGunzip({ chunkSize: CHUNK }));
   return 'createZstdDecompress' in zlib
-    ? through(chunks, (zlib as ZstdInZlib).createZstdDecompress({ chunkSize: CHUNK }))
+    ? throughZstdInZlib(chunks, zlib as ZstdInZlib)
     : throughZstdProgram(chunks, signal);
 }
 
@@ -52,6 +52,15 @@ function through(chunks: AsyncIterable<Buffer>, unpacker: Transform): AsyncItera
 /** A stream may hold more than one chunk. */
 async function* copies(chunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
   for await (const chunk of chunks) yield Buffer.from(chunk);
+}
+
+async function* throughZstdInZlib(
+  chunks: AsyncIterable<Buffer>,
+  unpackers: ZstdInZlib,
+): AsyncGenerator<Buffer> {
+  for await (const frame of zstdFrames(chunks)) {
+    yield* through(frame, unpackers.createZstdDecompress({ chunkSize: CHUNK }));
+  }
 }
 
 async function* throughZstdProgram(
