@@ -10,6 +10,9 @@ const ROWS_PER_STATEMENT = 1000;
 /** Bytes after which a statement takes no further row, for the same reason. */
 const BYTES_PER_STATEMENT = PIECE;
 
+/** Small changes wait for so many bytes: each write to a file costs a fifth of a millisecond. */
+const LEAST_PIECE = 64 * 1024;
+
 export interface SqlSettings {
   readonly room: string;
   /** Wraps each group's statements in a transaction that skips the group if it is no longer as read. */
@@ -38,7 +41,7 @@ export function sqlSink({ room, transactions, header }: SqlSettings): Transform 
           begun = true;
           yield* write(sql, roomLiteral, group, group.change.rows);
         }
-        if (sql.length > 0) yield sql.take();
+        if (sql.length >= LEAST_PIECE) yield sql.take();
       }
       if (begun && transactions) sql.write(GUARD_SUMMARY);
       if (sql.length > 0) yield sql.take();
