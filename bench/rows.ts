@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { compressRoom } from '../src/compress.js';
@@ -30,7 +30,7 @@ const GENERATED: Readonly<Record<string, RoomSettings>> = {
   backfill: { kind: 'backfill', groups: 20_000, keys: 1112, seed: 1 },
   resolution: { kind: 'resolution', groups: 20_000, keys: 1112, seed: 1 },
   churn: { kind: 'churn', groups: 20_000, keys: 1112, seed: 1 },
-  crowd: { kind: 'crowd', groups: 200_000, keys: 1112, seed: 1 },
+  crowd: { kind: 'crowd', groups: 100_000, keys: 1112, seed: 1 },
   few: { kind: 'small', groups: 20_000, keys: 30, seed: 1 },
 };
 /** What is compressed once more. */
@@ -97,8 +97,8 @@ export async function benchmarkRows(args: string[]): Promise<void> {
     throw new Error(`--repeats must be a whole number of at least 1.\n${USAGE}`);
   }
   if (!existsSync(CLI)) throw new Error(`${CLI} is missing: run "npm run build" first.`);
-  const temporary = join(DATA, 'output');
-  mkdirSync(temporary, { recursive: true });
+  mkdirSync(DATA, { recursive: true });
+  const temporary = mkdtempSync(join(DATA, 'output-'));
   try {
     if (values.reads) {
       await measureReads({ line: GENERATED.line, branching: BRANCHING }, temporary);
@@ -120,6 +120,7 @@ async function compareRooms(names: readonly string[], repeats: number, temporary
   const costs = [['Costs', 'levels:', ...cost, 'adaptive:', ...cost]];
   const times = [['Time', 'levels s', 'adaptive s', 'ratio', '', 'levels MB', 'adaptive MB']];
   for (const name of names) {
+    process.stderr.write(`${name} …\n`);
     const room = await ROOMS[name](temporary);
     const output = join(temporary, 'out.sql');
     const run = (strategy: string[]) => statisticsOf(program(room, strategy, output), temporary);

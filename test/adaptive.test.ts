@@ -109,6 +109,15 @@ describe('adaptive', () => {
     });
   }
 
+  for (const kind of ROOM_KINDS) {
+    it(`changes nothing in a room of the kind ${kind} that it compressed`, async () => {
+      const room = grown({ kind, groups: 3000, keys: kind === 'small' ? 30 : 600, seed: 8 });
+      const { counts, after } = await compress(room, {});
+      assert.ok(counts.rowsAfter <= counts.rowsBefore);
+      assert.equal((await compress(after, {})).counts.groupsWritten, 0);
+    });
+  }
+
   it('makes no chain longer than asked for, unless it was, and says how many it left', async () => {
     await fc.assert(
       fc.asyncProperty(anyRoom, settings, async (groups, chosen) => {

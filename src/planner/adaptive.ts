@@ -153,9 +153,12 @@ export class AdaptivePlanner implements Planner {
     if (this.#findHead(states, state, stored, limit)) return;
     this.#best = NO_STATE;
     this.#bestValue = this.#worth[0] * size - size;
-    if (stored !== NO_STATE) this.#climb(states, state, stored, limit, size);
-    const most =
-      this.#best === NO_STATE ? size : Math.max(LEAST_NEIGHBOUR, Math.floor(size * NEIGHBOUR));
+    if (stored !== NO_STATE) {
+      // Once a room is compressed the stored base fits, and its ancestors are neighbours like others.
+      this.#look(states, state, stored, limit, size);
+      this.#climb(states, state, stored, limit, this.#mostRows(size));
+    }
+    const most = this.#mostRows(size);
     for (let i = this.#headCount - 1; i >= 0; i--) {
       this.#climb(states, state, this.#heads[i], limit, most);
     }
@@ -191,24 +194,34 @@ export class AdaptivePlanner implements Planner {
     return this.#best !== NO_STATE;
   }
 
+  /** So many rows may a base cost, once there is one. */
+  #mostRows(size: number): number {
+    if (this.#best === NO_STATE) return size;
+    return Math.max(LEAST_NEIGHBOUR, Math.floor(size * NEIGHBOUR));
+  }
+
   /** Looks at `from` and its ancestors in the new tree for a base that costs at most `most` rows. */
   #climb(states: LiveStates, state: number, from: number, limit: number, most: number): void {
-    const size = states.size[state];
     for (
       let base = from;
       base !== NO_STATE && this.#lookedAt[base] !== this.#search;
       base = this.#reachable.baseOf(base)
     ) {
       this.#lookedAt[base] = this.#search;
-      const hops = states.hopsAfter[base];
-      if (hops >= limit) continue;
-      const worth = this.#worth[hops] * size;
-      const gain = Math.ceil(worth - this.#bestValue) - 1;
-      const rows = this.#rows(states, base, state, Math.min(gain, most));
-      if (rows < 0) continue;
-      this.#best = base;
-      this.#bestValue = worth - rows;
+      this.#look(states, state, base, limit, most);
     }
+  }
+
+  /** Takes `base` if it is better than the best so far. */
+  #look(states: LiveStates, state: number, base: number, limit: number, most: number): void {
+    const hops = states.hopsAfter[base];
+    if (hops >= limit) return;
+    const worth = this.#worth[hops] * states.size[state];
+    const gain = Math.ceil(worth - this.#bestValue) - 1;
+    const rows = this.#rows(states, base, state, Math.min(gain, most));
+    if (rows < 0) return;
+    this.#best = base;
+    this.#bestValue = worth - rows;
   }
 
   /** The rows of `state`'s delta on `base`; negative if there is none or it has more than `limit`. */
