@@ -4,8 +4,10 @@ export {
   CompressStateError,
   DatabaseError,
   InputError,
+  IrregularTablesError,
   OutputError,
   RoomNotFoundError,
+  StatesDifferError,
   UsageError,
   VerificationError,
 } from './errors.js';
@@ -23,4 +25,5 @@ export { openFilesSource } from './sources/files/files-source.js';
 export type { GroupTable, Irregularity } from './sources/group-table.js';
 export { openPostgresSource } from './sources/postgres/postgres-source.js';
 export type { GroupRange, RoomSource } from './sources/room-source.js';
+export { compareRooms } from './verify/compare-rooms.js';
 export { VERSION } from './version.js';
