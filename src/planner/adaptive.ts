@@ -125,7 +125,7 @@ export class AdaptivePlanner implements Planner {
     const limit = newest ? Math.max(1, maxHops - headroom) : maxHops;
     const needed = states.neededRows[state];
     const left = stored === NO_STATE ? -1 : limit - states.hopsAfter[stored] - 1;
-    if (left >= 0 && needed <= Math.max(SMALL_DELTA, left)) return stored;
+    if (left >= 0 && needed <= SMALL_DELTA) return stored;
 
     // The first of the newest groups to be moved makes place for those to come.
     this.#find(states, state, stored, newest ? Math.max(1, limit - toCome) : limit);
