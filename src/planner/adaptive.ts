@@ -1,6 +1,7 @@
 import { grown } from '../state/grown.js';
 import { NO_STATE, type LiveStates } from '../state/live-states.js';
 import type { Plan, Planner } from './planner.js';
+import { LACKS_KEY } from '../state/state-trie.js';
 import { ReachableStates } from './reachable-states.js';
 
 /** Branches whose heads and ancestors are looked at; measured in docs/algorithm.md. */
@@ -75,6 +76,10 @@ export class AdaptivePlanner implements Planner {
   #awaited = new Uint8Array(256);
   #lookedAt = new Int32Array(256);
   #search = 0;
+  /** A key that the state of the search under way has not. */
+  #lackedKey = -1;
+  /** From a head to its root. */
+  #way = new Int32Array(128);
   #found = new Int32Array(1024);
   #best = NO_STATE;
   #bestValue = 0;
@@ -149,6 +154,7 @@ export class AdaptivePlanner implements Planner {
   #find(states: LiveStates, state: number, stored: number, limit: number): void {
     const size = states.size[state];
     this.#search++;
+    this.#lackedKey = -1;
     this.#found = grown(this.#found, size);
     if (this.#findHead(states, state, stored, limit)) return;
     this.#best = NO_STATE;
@@ -200,16 +206,23 @@ export class AdaptivePlanner implements Planner {
     return Math.max(LEAST_NEIGHBOUR, Math.floor(size * NEIGHBOUR));
   }
 
-  /** Looks at `from` and its ancestors in the new tree for a base that costs at most `most` rows. */
+  /**
+   * Looks at `from` and its ancestors in the new tree for a base that costs at most `most` rows. The
+   * root comes first: the fewer hops a base has the more it is worth, and a good one spares most others
+   * the comparing.
+   */
   #climb(states: LiveStates, state: number, from: number, limit: number, most: number): void {
+    let length = 0;
     for (
       let base = from;
       base !== NO_STATE && this.#lookedAt[base] !== this.#search;
       base = this.#reachable.baseOf(base)
     ) {
       this.#lookedAt[base] = this.#search;
-      this.#look(states, state, base, limit, most);
+      this.#way = grown(this.#way, length + 1);
+      this.#way[length++] = base;
     }
+    while (length > 0) this.#look(states, state, this.#way[--length], limit, most);
   }
 
   /** Takes `base` if it is better than the best so far. */
@@ -228,7 +241,11 @@ export class AdaptivePlanner implements Planner {
   #rows(states: LiveStates, base: number, state: number, limit: number): number {
     const more = states.size[state] - states.size[base];
     if (more < 0 || more > limit) return -1;
-    return states.difference(base, state, this.#found, Math.min(limit, this.#found.length));
+    // Ancestors and neighbours of a base that is none mostly have the same key too many.
+    if (this.#lackedKey >= 0 && states.get(base, this.#lackedKey) >= 0) return LACKS_KEY;
+    const rows = states.difference(base, state, this.#found, Math.min(limit, this.#found.length));
+    if (rows === LACKS_KEY) this.#lackedKey = states.trie.lackedKey;
+    return rows;
   }
 
   /** Makes `state` the head of a branch, in the place of its base if that was one. */

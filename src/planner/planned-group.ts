@@ -11,10 +11,17 @@ export interface PlannedGroup {
   readonly change: Change | undefined;
 }
 
+/** A group that is to be written. */
+export interface ChangedGroup extends PlannedGroup {
+  readonly change: Change;
+}
+
 /** The new encoding of a group, and what a guard can compare the stored one with. */
 export interface Change {
   /** The sum, over the stored rows, of `hashtextextended(event_id, hashtextextended(state_key, hashtextextended(type, 0)))`. */
   readonly oldRowsHash: bigint;
+  /** The same sum over the new rows. */
+  readonly newRowsHash: bigint;
   /** The new rows in the order of their keys, each as `type \t state_key \t event_id \n` in COPY text. */
   readonly rows: Buffer;
 }

@@ -200,6 +200,12 @@ export class RoomPlan extends Transform {
     this.#entries.keys.order.arrange(plan.delta, plan.length, this.#entries.key);
     return {
       oldRowsHash: this.#entries.guardSum(rows),
+      newRowsHash: this.#entries.guardSum({
+        entries: plan.delta,
+        length: plan.length,
+        repeated: plan.delta,
+        repeatedLength: 0,
+      }),
       rows: this.#entries.copyText(plan.delta, plan.length),
     };
   }

@@ -62,11 +62,6 @@ export class LiveStates {
     return this.trie.get(this.root[state], key);
   }
 
-  /** How many keys two states have otherwise, counted up to `limit`; more than `limit` if there are more. */
-  distance(a: number, b: number, limit: number): number {
-    return this.trie.distance(this.root[a], this.root[b], limit);
-  }
-
   /** As `StateTrie.difference`, of two states. */
   difference(from: number, to: number, found: Int32Array, limit: number): number {
     return this.trie.difference(this.root[from], this.root[to], found, limit);

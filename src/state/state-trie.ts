@@ -22,6 +22,8 @@ export const OVER_LIMIT = -2;
  * place.
  */
 export class StateTrie {
+  /** The key for which `difference` last returned `LACKS_KEY`. */
+  lackedKey = -1;
   /** Levels above the leaves, the same for all roots. */
   #height = 0;
   /** Places: node numbers, or in leaves entry numbers plus one; 0 is nothing. */
@@ -102,11 +104,6 @@ export class StateTrie {
       : this.#leafDifference(from, to, found, 0, limit);
   }
 
-  /** How many keys two states have otherwise, counted up to `limit`; more than `limit` if there are more. */
-  distance(a: number, b: number, limit: number): number {
-    return this.#distance(a, b, this.#height, 0, limit);
-  }
-
   /** Calls `visit` with each entry of the state, in the order of key numbers. */
   forEach(root: number, visit: (entry: number) => void): void {
     this.#forEach(root, this.#height, visit);
@@ -149,20 +146,12 @@ export class StateTrie {
     for (let i = 0; i < WIDTH; i++) {
       const now = nodes[b + i];
       if (nodes[a + i] === now) continue;
-      if (now === 0) return LACKS_KEY;
+      if (now === 0) {
+        this.lackedKey = this.entries.key[nodes[a + i] - 1];
+        return LACKS_KEY;
+      }
       if (count === limit) return OVER_LIMIT;
       found[count++] = now - 1;
-    }
-    return count;
-  }
-
-  #distance(a: number, b: number, level: number, count: number, limit: number): number {
-    const nodes = this.#nodes;
-    for (let i = 0; i < WIDTH && count <= limit; i++) {
-      const x = nodes[a * WIDTH + i];
-      const y = nodes[b * WIDTH + i];
-      if (x === y) continue;
-      count = level > 0 ? this.#distance(x, y, level - 1, count, limit) : count + 1;
     }
     return count;
   }
