@@ -356,7 +356,7 @@ test('no more is read than the groups have, also where nothing is known of the t
     newPredecessor: id === 20 ? undefined : id - 5,
     oldRows: 1,
     newRows: 1,
-    change: { oldRowsHash: BigInt(hash), rows: Buffer.from(`topic\t\t$t${id}\n`) },
+    change: { oldRowsHash: BigInt(hash), newRowsHash: 0n, rows: Buffer.from(`topic\t\t$t${id}\n`) },
   }));
   const sql = await guardedSql(changes);
   const before = await tuplesRead(db);

@@ -48,7 +48,7 @@ function sink(
     newPredecessor,
     oldRows: 0,
     newRows: rows.reduce((count, byte) => count + (byte === LINE_FEED ? 1 : 0), 0),
-    change: { oldRowsHash: 0n, rows },
+    change: { oldRowsHash: 0n, newRowsHash: 0n, rows },
   };
   const header = [`For ${room}`];
   return Readable.from([[group]]).pipe(sqlSink({ room, transactions, header }));
@@ -189,7 +189,11 @@ test('the statements of a bare change, and nothing for a group that stays', asyn
     newPredecessor: 2,
     oldRows: 7,
     newRows: 2,
-    change: { oldRowsHash: 5n, rows: Buffer.from("m.a\t\t$a\nm.b\tit's\\ttabbed\t$b\n") },
+    change: {
+      oldRowsHash: 5n,
+      newRowsHash: 0n,
+      rows: Buffer.from("m.a\t\t$a\nm.b\tit's\\ttabbed\t$b\n"),
+    },
   };
   const groups = Readable.from([
     [{ stateGroup: 2, ...stays }],

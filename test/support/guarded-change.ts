@@ -35,7 +35,10 @@ export async function planChange(
   stateGroup: number,
   newPredecessor: number | undefined,
 ): Promise<PlannedGroup> {
-  const { rows: delta } = await db.query<{ row: string }>(DELTA, [stateGroup, newPredecessor]);
+  const { rows: delta } = await db.query<{ row: string; hash: string }>(DELTA, [
+    stateGroup,
+    newPredecessor,
+  ]);
   const { rows: stored } = await db.query<{ predecessor: string; rows: string; hash: string }>(
     STORED,
     [stateGroup],
@@ -49,6 +52,7 @@ export async function planChange(
     newRows: delta.length,
     change: {
       oldRowsHash: BigInt(hash),
+      newRowsHash: delta.reduce((sum, row) => sum + BigInt(row.hash), 0n),
       rows: Buffer.from(delta.map(({ row }) => `${row}\n`).join('')),
     },
   };
@@ -66,7 +70,10 @@ const DELTA = `
       FROM chain JOIN state_groups_state ON state_group = member
       ORDER BY id, type, state_key, member DESC
   )
-  SELECT row FROM state WHERE id = $1 EXCEPT SELECT row FROM state WHERE id = $2 ORDER BY row`;
+  SELECT row, hashtextextended(split_part(row, E'\\t', 3), hashtextextended(
+      split_part(row, E'\\t', 2), hashtextextended(split_part(row, E'\\t', 1), 0))) AS hash
+    FROM (SELECT row FROM state WHERE id = $1 EXCEPT SELECT row FROM state WHERE id = $2) AS delta
+    ORDER BY row`;
 
 const STORED = `
   SELECT (SELECT prev_state_group FROM state_group_edges WHERE state_group = $1) AS predecessor,
