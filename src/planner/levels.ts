@@ -4,6 +4,17 @@ import { LACKS_KEY } from '../state/state-trie.js';
 import type { Plan, Planner } from './planner.js';
 import { ReachableStates } from './reachable-states.js';
 
+/** The old tool's. */
+export const DEFAULT_LEVEL_SIZES: readonly number[] = [100, 50, 25];
+
+/** A level between two runs. */
+export interface Level {
+  readonly size: number;
+  readonly length: number;
+  /** Index of the head in the group table. */
+  readonly head: number | undefined;
+}
+
 /**
  * The published algorithm of rust-synapse-compress-state, with the same result: a tree of levels, each
  * a chain of a set length. A group's base is the head of the lowest level that has room; where that
@@ -18,17 +29,48 @@ export class LevelsPlanner implements Planner {
   /** For each level its head, or `NO_STATE`, and the length of its chain. */
   readonly #heads: number[];
   readonly #lengths: number[];
+  readonly #headGroups: (number | undefined)[];
   readonly #reachable = new ReachableStates();
+  /** States that saved heads may lead to, held until all heads have come. */
+  #read: number[] = [];
 
-  /** @param sizes of the levels, the lowest first; the old tool's by default */
-  constructor(sizes: readonly number[] = [100, 50, 25]) {
+  /**
+   * @param sizes of the levels, the lowest first; the old tool's by default
+   * @param saved where an earlier run stopped: levels of these sizes, whose heads are in the group table
+   *   with their ancestors
+   */
+  constructor(sizes: readonly number[] = DEFAULT_LEVEL_SIZES, saved: readonly Level[] = []) {
     this.#sizes = sizes;
     this.#heads = sizes.map(() => NO_STATE);
-    this.#lengths = sizes.map(() => 0);
+    this.#lengths = sizes.map((_, level) => saved[level]?.length ?? 0);
+    this.#headGroups = sizes.map((_, level) => saved[level]?.head);
     this.description = `levels ${sizes.join(',')}`;
   }
 
+  /** As they stand now. */
+  get levels(): Level[] {
+    return this.#sizes.map((size, level) => ({
+      size,
+      length: this.#lengths[level],
+      head: this.#headGroups[level],
+    }));
+  }
+
+  read(states: LiveStates, state: number, stored: number): void {
+    if (this.#headGroups.every((head) => head === undefined)) return;
+    this.#reachable.attach(states, state, stored);
+    this.#reachable.enter(states, state);
+    this.#read.push(state);
+    for (const [level, head] of this.#headGroups.entries()) {
+      if (head !== states.group[state]) continue;
+      this.#heads[level] = state;
+      this.#reachable.enter(states, state);
+    }
+  }
+
   plan(states: LiveStates, state: number, stored: number, plan: Plan): boolean {
+    for (const read of this.#read) this.#reachable.leave(states, read);
+    this.#read = [];
     const sizes = this.#sizes;
     let level = 0;
     while (level < sizes.length && this.#lengths[level] >= sizes[level]) level++;
@@ -71,6 +113,7 @@ export class LevelsPlanner implements Planner {
   #become(states: LiveStates, level: number, state: number, length: number): void {
     const old = this.#heads[level];
     this.#heads[level] = state;
+    this.#headGroups[level] = states.group[state]!;
     this.#lengths[level] = length;
     this.#reachable.enter(states, state);
     if (old !== NO_STATE) this.#reachable.leave(states, old);

@@ -21,6 +21,8 @@ export interface Planner {
   readonly forcedResetRows: number;
   /** What an operator should know, once all groups are planned. */
   readonly warnings: readonly string[];
+  /** Is told of each group that is only read, before those in range; for a planner that starts from such. */
+  read?(states: LiveStates, state: number, stored: number): void;
   /**
    * Plans for the group whose state is `state` and whose stored predecessor's state is `stored`, or
    * `NO_STATE`. So many groups in range are `toCome`. Returns false if the group is to stay as it is;
