@@ -9,7 +9,9 @@ import { RoomPlan } from './planner/room-plan.js';
 import type { Statistics } from './report/statistics.js';
 import { GRAPH_FILES, graphSink } from './sinks/graphs.js';
 import { openFileOutput, type OpenOutput } from './sinks/output.js';
+import { jsonlSink } from './sinks/jsonl.js';
 import { sqlSink } from './sinks/sql.js';
+import { tablesSink } from './sinks/tables.js';
 import type { RoomSource } from './sources/room-source.js';
 import { VERSION } from './version.js';
 
@@ -20,6 +22,9 @@ export interface Progress {
   readonly rows: number;
 }
 
+/** How changes are written; the sink of each says more. */
+export type Format = 'sql' | 'tables' | 'jsonl';
+
 export interface CompressSettings {
   /** An open source; it is closed when the run ends, however it ends. */
   readonly source: RoomSource;
@@ -27,11 +32,13 @@ export interface CompressSettings {
   readonly planner?: Planner;
   /** Fewer saved rows than this: nothing is kept. */
   readonly minSavedRows?: number;
-  /** Wraps each group's statements in a guarded transaction. */
+  /** Default `sql`. The output for `tables` is one of `openTablesOutput`. */
+  readonly format?: Format;
+  /** With `sql`: wraps each group's statements in a guarded transaction. */
   readonly transactions?: boolean;
   /** Default true. False skips the comparison of every planned state with the stored one. */
   readonly verify?: boolean;
-  /** Receives the SQL. Without it only statistics are made. */
+  /** Receives the changes. Without it only statistics are made. */
   readonly output?: Output;
   /** Folder for the four CSV files that Gephi reads. */
   readonly graphs?: string;
@@ -77,7 +84,7 @@ export async function compressRoom(settings: CompressSettings): Promise<Statisti
     const plan = new RoomPlan(source, planner, settings.verify ?? true);
     const stages: NodeJS.ReadWriteStream[] = [plan];
     if (graphs.length > 0) stages.push(graphSink(graphs.map(({ stream }) => stream)));
-    if (output !== undefined) stages.push(sqlStage(settings, planner));
+    if (output !== undefined) stages.push(changeSink(settings, planner));
     if (settings.onProgress) plan.on('planned', progressOf(plan, source, settings.onProgress));
     await pipeline([source.rows(), ...stages, output?.stream ?? discardStream()], {
       ...(settings.signal && { signal: settings.signal }),
@@ -97,23 +104,32 @@ export async function compressRoom(settings: CompressSettings): Promise<Statisti
   }
 }
 
-function sqlStage(settings: CompressSettings, planner: Planner): Transform {
-  const { source, transactions = false } = settings;
+function changeSink(settings: CompressSettings, planner: Planner): Transform {
+  const { source, format = 'sql', transactions = false } = settings;
+  const { room } = source;
+  switch (format) {
+    case 'sql':
+      return sqlSink({ room, transactions, header: header(settings, planner) });
+    case 'tables':
+      return tablesSink({ room });
+    case 'jsonl':
+      return jsonlSink({ room });
+  }
+}
+
+/** What made the changes, from what, and how they are applied. */
+function header({ source, transactions }: CompressSettings, planner: Planner): string[] {
   const { ids, length } = source.groups;
-  return sqlSink({
-    room: source.room,
-    transactions,
-    header: [
-      `Written by synapse_compress_state ${VERSION}.`,
-      `Room ${JSON.stringify(source.room)}, state groups ${ids[0]} to ${ids[length - 1]}; ${planner.description}.`,
-      source.snapshotTime === undefined
-        ? 'The tables are as they were when they were exported.'
-        : `The tables are as they were at ${source.snapshotTime.toISOString()}.`,
-      transactions
-        ? 'Each state group is changed in a transaction of its own, and left as it is if it is not as it was read.'
-        : 'Apply this in one transaction, with Synapse stopped: psql -1 -v ON_ERROR_STOP=1 -f FILE',
-    ],
-  });
+  return [
+    `Written by synapse_compress_state ${VERSION}.`,
+    `Room ${JSON.stringify(source.room)}, state groups ${ids[0]} to ${ids[length - 1]}; ${planner.description}.`,
+    source.snapshotTime === undefined
+      ? 'The tables are as they were when they were exported.'
+      : `The tables are as they were at ${source.snapshotTime.toISOString()}.`,
+    transactions
+      ? 'Each state group is changed in a transaction of its own, and left as it is if it is not as it was read.'
+      : 'Apply this in one transaction, with Synapse stopped: psql -1 -v ON_ERROR_STOP=1 -f FILE',
+  ];
 }
 
 function progressOf(

@@ -77,7 +77,10 @@ test('each refusal to write has its sentence and no next steps', () => {
   for (const [outcome, sentence] of refusals) {
     const refused = { ...statistics, outcome };
     assert.equal(summaryLines(refused).at(-1), sentence);
-    assert.deepEqual(nextSteps(refused, { output: outFile, transactions: true }), []);
+    assert.deepEqual(
+      nextSteps(refused, { output: outFile, format: 'sql', transactions: true }),
+      [],
+    );
   }
 });
 
@@ -87,13 +90,13 @@ test('a room without rows has no percentage to divide by', () => {
 });
 
 test('the next step is a psql line that keeps the state whole', () => {
-  const guarded = nextSteps(statistics, { output: outFile, transactions: true });
+  const guarded = nextSteps(statistics, { output: outFile, format: 'sql', transactions: true });
   assert.deepEqual(guarded.slice(0, 3), [
     'The changes (2.0 kB of SQL) are in out.sql. Apply them to your database with',
     '  psql -f out.sql DATABASE',
     'Synapse may run meanwhile: a state group that has changed since is skipped.',
   ]);
-  const bare = nextSteps(statistics, { output: outFile, transactions: false });
+  const bare = nextSteps(statistics, { output: outFile, format: 'sql', transactions: false });
   assert.equal(bare[1], '  psql -1 -v ON_ERROR_STOP=1 -f out.sql DATABASE');
   assert.match(bare[2], /^while Synapse is stopped\./);
   for (const steps of [guarded, bare]) {
@@ -103,7 +106,7 @@ test('the next step is a psql line that keeps the state whole', () => {
 
 test('the psql line can be pasted whatever the file is called', () => {
   const pasted = (name: string) =>
-    nextSteps(statistics, { output: { name, isFile: true }, transactions: true })[1];
+    nextSteps(statistics, { output: { name, isFile: true }, format: 'sql', transactions: true })[1];
   assert.equal(pasted('my out.sql'), "  psql -f 'my out.sql' DATABASE");
   assert.equal(pasted("it's"), "  psql -f 'it'\\''s' DATABASE");
   assert.equal(pasted('-out.sql'), '  psql -f ./-out.sql DATABASE');
@@ -112,6 +115,7 @@ test('the psql line can be pasted whatever the file is called', () => {
 test('what went to standard output needs no psql line', () => {
   const steps = nextSteps(statistics, {
     output: { name: 'standard output', isFile: false },
+    format: 'sql',
     transactions: true,
   });
   assert.equal(steps[0], 'The changes (2.0 kB of SQL) went to standard output.');
@@ -124,7 +128,7 @@ test('what went to standard output needs no psql line', () => {
 test('without an output the option for one is named', () => {
   const steps = nextSteps(
     { ...statistics, outcome: 'no-output-asked' },
-    { output: undefined, transactions: false },
+    { output: undefined, format: 'sql', transactions: false },
   );
   assert.deepEqual(steps, ['To have the changes as SQL, name a file with -o.']);
 });

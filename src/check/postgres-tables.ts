@@ -1,5 +1,3 @@
-import type pg from 'pg';
-import type { Input } from '../sources/files/input.js';
 import {
   ALL_EDGES,
   ALL_GROUPS,
@@ -10,11 +8,11 @@ import {
 } from '../sources/postgres/check-statements.js';
 import { connect } from '../sources/postgres/connect.js';
 import { parseConnection } from '../sources/postgres/connection-settings.js';
-import { CopyStream } from '../sources/postgres/copy-stream.js';
 import { statementError } from '../sources/postgres/database-errors.js';
 import { closing } from '../sources/postgres/postgres-source.js';
 import { beginSnapshot } from '../sources/postgres/snapshot.js';
 import { GROUPS_PER_STATEMENT } from '../sources/postgres/statements.js';
+import { TableInput } from '../sources/postgres/table-input.js';
 import type { StateTables } from './check-tables.js';
 
 export interface PostgresTablesSettings {
@@ -63,27 +61,5 @@ export async function openPostgresTables(settings: PostgresTablesSettings): Prom
 function* rowsStatements(ids: Float64Array): Generator<string> {
   for (let asked = 0; asked < ids.length; asked += GROUPS_PER_STATEMENT) {
     yield rowsOfGroups(ids.subarray(asked, asked + GROUPS_PER_STATEMENT));
-  }
-}
-
-/** A table's rows, as statements give them. */
-class TableInput implements Input {
-  readonly name: string;
-  readonly rereadable = false;
-  readonly #client: pg.Client;
-  readonly #statements: Iterable<string>;
-
-  constructor(client: pg.Client, table: string, statements: Iterable<string>) {
-    this.name = `the database's table ${table}`;
-    this.#client = client;
-    this.#statements = statements;
-  }
-
-  read(): AsyncIterable<Buffer> {
-    return new CopyStream(this.#client, this.#statements, () => `while ${this.name} was read`);
-  }
-
-  place(index: number): string {
-    return `Row ${index + 1} of ${this.name}`;
   }
 }

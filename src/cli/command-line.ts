@@ -1,9 +1,11 @@
 import { resolve } from 'node:path';
+import type { Format } from '../compress.js';
 import { UsageError } from '../errors.js';
 import { DEFAULT_MAX_HOPS } from '../planner/adaptive.js';
 import type { AdaptiveSettings } from '../planner/adaptive.js';
 import { STATE_TABLES } from '../sources/files/state-table.js';
 import type { StateTable } from '../sources/files/state-table.js';
+import { packingOfName } from '../sinks/packed-output.js';
 import type { GroupRange } from '../sources/room-source.js';
 import { Arguments, parseInteger, readArguments } from './arguments.js';
 import type { Answer } from './arguments.js';
@@ -25,6 +27,7 @@ export interface CompressCommand {
   readonly room: string;
   readonly range: GroupRange;
   readonly output: string | undefined;
+  readonly format: Format;
   readonly unbuffered: boolean;
   readonly statsFile: string | undefined;
   readonly minSavedRows: number | undefined;
@@ -109,6 +112,7 @@ function checked(given: Arguments, env: NodeJS.ProcessEnv): CompressCommand {
       given.integer('groups-to-compress', 1),
     ),
     output,
+    format: chosenFormat(given, output, transactions),
     unbuffered,
     statsFile,
     minSavedRows: given.integer('min-saved-rows', 0),
@@ -119,6 +123,23 @@ function checked(given: Arguments, env: NodeJS.ProcessEnv): CompressCommand {
     memory: memoryOf(given),
     tmpdir,
   };
+}
+
+const FORMATS: readonly Format[] = ['sql', 'tables', 'jsonl'];
+
+function chosenFormat(given: Arguments, output: string | undefined, transactions: boolean): Format {
+  const name = given.text('format') ?? 'sql';
+  const format = FORMATS.find((known) => known === name);
+  if (format === undefined) {
+    throw new UsageError(`--format takes one of ${FORMATS.join(', ')}, not '${name}'.`);
+  }
+  if (format !== 'sql' && transactions) {
+    throw new UsageError(`-t (--transactions) is about SQL, and --format ${format} is asked for.`);
+  }
+  if (format === 'tables' && (output === '-' || packingOfName(output ?? '') !== undefined)) {
+    throw new UsageError(`--format tables makes a folder: -o ${output} can't be one.`);
+  }
+  return format;
 }
 
 /** `--memory` in bytes. */

@@ -6,15 +6,17 @@ import { nextSteps } from '../report/next-steps.js';
 import { readableSize } from '../report/size.js';
 import type { Statistics } from '../report/statistics.js';
 import { summaryLines } from '../report/summary.js';
-import { openFileOutput, openSpooledOutput, openStreamedOutput } from '../sinks/output.js';
+import { openFileOutput, openStreamedOutput } from '../sinks/output.js';
 import type { OpenOutput, SpoolSettings } from '../sinks/output.js';
 import { AdaptivePlanner } from '../planner/adaptive.js';
 import { LevelsPlanner } from '../planner/levels.js';
 import type { Planner } from '../planner/planner.js';
+import type { RoomSource } from '../sources/room-source.js';
 import type { CompressCommand } from './command-line.js';
 import { isClosedPipe } from './failure.js';
 import { InterruptedError } from './interruption.js';
 import type { Interruption } from './interruption.js';
+import { openChanges } from './open-changes.js';
 import { openSource } from './open-source.js';
 import type { StatusLine } from './status-line.js';
 import { temporaryFolder } from './temporary-folder.js';
@@ -41,9 +43,10 @@ export async function runCompressCommand(
   let written = false;
   try {
     // Before anything is read: where they can't be written is then known at once.
-    changes = await openChanges(command, spool);
+    changes = await openChanges(command, spool, () => source.storedTables!());
     figures = await openFigures(command, spool);
-    const statistics = await compress(command, spool, changes, status);
+    const source = await open(command, spool, status);
+    const statistics = await compress(command, source, changes, spool.signal, status);
     written = statistics.outcome === 'written';
     for (const line of summaryLines(statistics)) {
       status.say(line);
@@ -51,8 +54,8 @@ export async function runCompressCommand(
     if (changes !== undefined && !written) {
       checkNothingIsLeft(changes, statistics, status);
     }
-    const { transactions } = command;
-    for (const line of nextSteps(statistics, { output: changes, transactions })) {
+    const { format, transactions } = command;
+    for (const line of nextSteps(statistics, { output: changes, format, transactions })) {
       status.say(line);
     }
     if (figures !== undefined) {
@@ -73,13 +76,12 @@ export async function runCompressCommand(
   }
 }
 
-async function compress(
+async function open(
   command: CompressCommand,
   { tmpdir, signal }: Required<SpoolSettings>,
-  output: OpenOutput | undefined,
   status: StatusLine,
-): Promise<Statistics> {
-  if (command.unbuffered && !command.transactions) {
+): Promise<RoomSource> {
+  if (command.unbuffered && command.format === 'sql' && !command.transactions) {
     status.say(
       'Warning: with --unbuffered and without -t, psql may run half of a change if this process ' +
         'is killed. Give -t as well.',
@@ -87,9 +89,20 @@ async function compress(
   }
   const place = command.source.kind === 'postgres' ? 'DB' : 'files';
   status.say(`Fetching state from ${place} for room '${command.room}'...`);
-  const source = await openSource(command, tmpdir, signal);
+  const keepTables = command.format === 'tables' && command.output !== undefined;
+  return openSource({ ...command, keepTables }, tmpdir, signal);
+}
+
+async function compress(
+  command: CompressCommand,
+  source: RoomSource,
+  output: OpenOutput | undefined,
+  signal: AbortSignal,
+  status: StatusLine,
+): Promise<Statistics> {
   return compressRoom({
     source,
+    format: command.format,
     transactions: command.transactions,
     verify: command.verify,
     onProgress: (progress) => status.progress(progress),
@@ -106,18 +119,6 @@ function plannerOf({ strategy, range }: CompressCommand): Planner {
   // Groups at the end of a range are not the ones that Synapse goes on with.
   const partial = range.maxStateGroup !== undefined || range.groupsToCompress !== undefined;
   return new AdaptivePlanner({ ...(partial && { headroom: 0 }), ...strategy.settings });
-}
-
-async function openChanges(
-  { output, unbuffered }: CompressCommand,
-  spool: SpoolSettings,
-): Promise<OpenOutput | undefined> {
-  if (output === '-') {
-    return unbuffered
-      ? openStreamedOutput(process.stdout, 'standard output')
-      : openSpooledOutput(process.stdout, 'standard output', spool);
-  }
-  return output === undefined ? undefined : openFileOutput(output, spool);
 }
 
 async function openFigures(

@@ -4,19 +4,24 @@ import type { CompressCommand } from './command-line.js';
 
 /** Loads the one source that is needed: the other's packages cost a tenth of a second. */
 export async function openSource(
-  { source, room, range, memory }: Pick<CompressCommand, 'source' | 'room' | 'range' | 'memory'>,
+  settings: Pick<CompressCommand, 'source' | 'room' | 'range' | 'memory'> & {
+    readonly keepTables?: boolean;
+  },
   tmpdir: string,
   signal: AbortSignal,
 ): Promise<RoomSource> {
+  const { source, room, range, memory, keepTables = false } = settings;
   try {
     if (source.kind === 'postgres') {
       const { openPostgresSource } = await import('../sources/postgres/postgres-source.js');
-      return await openPostgresSource({ dsn: source.dsn, env: process.env, room, range, signal });
+      const { dsn } = source;
+      return await openPostgresSource({ dsn, env: process.env, room, range, keepTables, signal });
     }
     const { openFilesSource } = await import('../sources/files/files-source.js');
     const { inputs, tables = {} } = source;
     const { stdin } = process;
-    return await openFilesSource({ inputs, tables, stdin, room, range, memory, tmpdir, signal });
+    const from = { inputs, tables, stdin, room, range, keepTables };
+    return await openFilesSource({ ...from, memory, tmpdir, signal });
   } catch (error) {
     if (error instanceof RoomNotFoundError && !room.startsWith('!')) {
       throw new RoomNotFoundError(`${error.message} ${roomHint(room)}`, { cause: error });

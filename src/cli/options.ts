@@ -92,7 +92,16 @@ export const OPTIONS = {
     alias: 'o',
     nargs: 1,
     group: OUTPUT,
-    describe: 'File for the changes as SQL, or - for standard output',
+    describe:
+      'File for the changes, or - for standard output. Packed if its name ends in .gz or .zst',
+  },
+  format: {
+    nargs: 1,
+    group: OUTPUT,
+    describe:
+      'sql; tables, a folder of new tables and a script that swaps them in; or jsonl, a JSON ' +
+      'object a change',
+    defaultDescription: 'sql',
   },
   transactions: {
     alias: 't',

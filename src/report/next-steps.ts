@@ -1,16 +1,21 @@
+import type { Format } from '../compress.js';
+import { packingOfName } from '../sinks/packed-output.js';
 import { readableSize } from './size.js';
 import type { Statistics } from './statistics.js';
 
 export interface NextStepsSettings {
-  /** Where the SQL was put; undefined when none was asked for. */
+  /** Where the changes were put; undefined when none were asked for. */
   readonly output: { readonly name: string; readonly isFile: boolean } | undefined;
+  readonly format: Format;
   readonly transactions: boolean;
 }
 
+const CONTENTS: Record<Format, string> = { sql: 'SQL', tables: 'COPY text', jsonl: 'JSON lines' };
+
 /** Where the changes are, how they are applied, and what gives the disk space back. */
 export function nextSteps(
-  statistics: Statistics,
-  { output, transactions }: NextStepsSettings,
+  statistics: Pick<Statistics, 'outcome' | 'outputBytes'>,
+  { output, format, transactions }: NextStepsSettings,
 ): string[] {
   if (statistics.outcome === 'no-output-asked') {
     return ['To have the changes as SQL, name a file with -o.'];
@@ -18,20 +23,35 @@ export function nextSteps(
   if (statistics.outcome !== 'written' || output === undefined) {
     return [];
   }
-  const size = readableSize(statistics.outputBytes);
-  const vacuum = 'VACUUM ANALYZE state_groups_state, state_group_edges;';
+  const { name, isFile } = output;
+  const changes = `The changes (${readableSize(statistics.outputBytes)} of ${CONTENTS[format]})`;
+  if (format === 'tables') {
+    return [
+      `The new tables (${readableSize(statistics.outputBytes)}) are in ${name}. Put them in the place of the old ones with`,
+      `  cd ${shellQuoted(name)} && psql -X -f swap.sql DATABASE`,
+      'while Synapse is stopped. The old tables are given back to the system then, and no VACUUM is needed.',
+    ];
+  }
+  if (format === 'jsonl') return [`${changes} ${isFile ? `are in ${name}` : `went to ${name}`}.`];
   return [
-    ...(!output.isFile
-      ? [`The changes (${size} of SQL) went to ${output.name}.`]
+    ...(!isFile
+      ? [`${changes} went to ${name}.`]
       : [
-          `The changes (${size} of SQL) are in ${output.name}. Apply them to your database with`,
-          `  psql${transactions ? '' : ' -1 -v ON_ERROR_STOP=1'} -f ${shellQuoted(output.name)} DATABASE`,
+          `${changes} are in ${name}. Apply them to your database with`,
+          `  ${psqlCommand(name, transactions ? '' : ' -1 -v ON_ERROR_STOP=1')}`,
           transactions
             ? 'Synapse may run meanwhile: a state group that has changed since is skipped.'
             : 'while Synapse is stopped. To apply changes beside a running Synapse, make them with -t.',
         ]),
-    `Afterwards ${vacuum} makes the space of the deleted rows usable again.`,
+    'Afterwards VACUUM ANALYZE state_groups_state, state_group_edges; makes the space of the deleted rows usable again.',
   ];
+}
+
+function psqlCommand(name: string, options: string): string {
+  const packing = packingOfName(name);
+  if (packing === undefined) return `psql${options} -f ${shellQuoted(name)} DATABASE`;
+  const unpack = packing === 'gzip' ? 'gunzip -c' : 'zstd -dc';
+  return `${unpack} ${shellQuoted(name)} | psql${options} DATABASE`;
 }
 
 function shellQuoted(path: string): string {

@@ -1,7 +1,7 @@
 import { transform } from 'through2';
 import type { Transform } from 'node:stream';
 import type { PlannedGroup } from '../planner/planned-group.js';
-import { PIECE } from './output-writer.js';
+import { LEAST_PIECE, PIECE } from './output-writer.js';
 import { literal, SqlWriter } from './sql-literal.js';
 import { GUARD_DEFINITION, GUARD_SUMMARY, PASSED } from './sql-guard.js';
 
@@ -9,9 +9,6 @@ import { GUARD_DEFINITION, GUARD_SUMMARY, PASSED } from './sql-guard.js';
 const ROWS_PER_STATEMENT = 1000;
 /** Bytes after which a statement takes no further row, for the same reason. */
 const BYTES_PER_STATEMENT = PIECE;
-
-/** Small changes wait for so many bytes: each write to a file costs a fifth of a millisecond. */
-const LEAST_PIECE = 64 * 1024;
 
 export interface SqlSettings {
   readonly room: string;

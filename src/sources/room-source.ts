@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream';
 import type { GroupTable } from './group-table.js';
+import type { StoredTables } from './stored-tables.js';
 
 /** Which of a room's state groups are compressed. */
 export interface GroupRange {
@@ -32,6 +33,11 @@ export interface RoomSource {
    * `with-room`: state_group, room_id, type, state_key, event_id, as the table has them.
    */
   readonly rowColumns: 'without-room' | 'with-room';
+  /**
+   * The tables as they are stored, of all rooms, if the source was opened with `keepTables`. To be asked
+   * once `rows()` has ended, and before `close()`.
+   */
+  storedTables?(): StoredTables;
   /** What was found that an operator should know; complete once `rows()` has ended. */
   readonly warnings: readonly string[];
   /** Closes connections and removes temporary files. Safe to call at any time, and twice. */

@@ -3,8 +3,10 @@ import { describeIrregularities } from '../describe-irregularities.js';
 import type { GroupTable } from '../group-table.js';
 import type { GroupRange, RoomSource } from '../room-source.js';
 import { sortLines } from '../sort/sort-lines.js';
-import { findInputs } from './find-inputs.js';
-import type { Input } from './input.js';
+import type { TemporaryFile } from '../sort/temporary-file.js';
+import type { StoredTables } from '../stored-tables.js';
+import { findInputs, type TableInputs } from './find-inputs.js';
+import { rereadable, type Input } from './input.js';
 import { RoomColumn } from './room-column.js';
 import { readHeaders, type RoomHeaders } from './room-headers.js';
 import { RoomRows } from './room-rows.js';
@@ -26,6 +28,8 @@ export interface FilesSourceSettings {
   readonly memory: number;
   /** Folder for temporary files. */
   readonly tmpdir: string;
+  /** Lets `storedTables()` be asked: what can be read only once is copied to temporary files, all of it. */
+  readonly keepTables?: boolean;
   readonly signal?: AbortSignal;
 }
 
@@ -44,9 +48,13 @@ export async function openFilesSource(settings: FilesSourceSettings): Promise<Ro
   try {
     const temporaryFile = () => work.temporaryFile();
     const given = { inputs, tables: givenTables, stdin };
-    const { tables, warnings } = await findInputs(given, temporaryFile, work.signal);
+    const found = await findInputs(given, temporaryFile, work.signal);
+    const { warnings } = found;
+    const tables = settings.keepTables
+      ? await rereadableTables(found.tables, temporaryFile)
+      : found.tables;
     const headers = await readHeaders(tables, room, range, temporaryFile);
-    return new FilesSource(settings, work, headers, warnings);
+    return new FilesSource(settings, work, tables, headers, warnings);
   } catch (error) {
     await work.end();
     signal?.throwIfAborted();
@@ -62,6 +70,7 @@ class FilesSource implements RoomSource {
   readonly warnings: string[];
   readonly #settings: FilesSourceSettings;
   readonly #work: Work;
+  readonly #tables: TableInputs;
   readonly #rowsInput: Input;
   readonly #roomIds: Float64Array;
   #rows: Readable | undefined;
@@ -69,6 +78,7 @@ class FilesSource implements RoomSource {
   constructor(
     settings: FilesSourceSettings,
     work: Work,
+    tables: TableInputs,
     headers: RoomHeaders,
     warnings: readonly string[],
   ) {
@@ -77,6 +87,7 @@ class FilesSource implements RoomSource {
     this.warnings = [...warnings, ...headers.warnings, ...describeIrregularities(headers.groups)];
     this.#settings = settings;
     this.#work = work;
+    this.#tables = tables;
     this.#rowsInput = headers.rows;
     this.#roomIds = headers.roomIds;
   }
@@ -85,6 +96,11 @@ class FilesSource implements RoomSource {
     if (this.#rows !== undefined) throw new Error('The rows can be read once.');
     this.#rows = Readable.from(this.#sortedRows(), { objectMode: false });
     return this.#rows;
+  }
+
+  storedTables(): StoredTables {
+    if (!this.#settings.keepTables) throw new Error('The tables were not kept.');
+    return { edges: this.#tables.state_group_edges, rows: this.#tables.state_groups_state };
   }
 
   async close(): Promise<void> {
@@ -112,4 +128,15 @@ class FilesSource implements RoomSource {
       throw error;
     }
   }
+}
+
+async function rereadableTables(
+  tables: TableInputs,
+  temporaryFile: () => Promise<TemporaryFile>,
+): Promise<TableInputs> {
+  return {
+    ...tables,
+    state_group_edges: await rereadable(tables.state_group_edges, temporaryFile),
+    state_groups_state: await rereadable(tables.state_groups_state, temporaryFile),
+  };
 }

@@ -122,6 +122,17 @@ export class CopiedInput implements Input {
   }
 }
 
+/** The input, or a copy of one that can be read only once. */
+export async function rereadable(
+  input: Input,
+  temporaryFile: () => Promise<TemporaryFile>,
+): Promise<Input> {
+  if (input.rereadable) return input;
+  const file = await temporaryFile();
+  for await (const chunk of input.read()) await file.append(chunk);
+  return new CopiedInput(input, file);
+}
+
 /** Reads a file through two buffers: one is filled while the other's bytes are worked on. */
 async function* fileChunks(
   path: string,

@@ -4,7 +4,7 @@ import { lowerBound } from '../id-list.js';
 import type { GroupRange } from '../room-source.js';
 import type { TemporaryFile } from '../sort/temporary-file.js';
 import type { TableInputs } from './find-inputs.js';
-import { CopiedInput, type Input } from './input.js';
+import { rereadable, type Input } from './input.js';
 import { RoomColumn } from './room-column.js';
 import { collectEdges } from './room-edges.js';
 import { roomGroups, roomGroupsWithRows, type RoomGroups } from './room-groups.js';
@@ -63,17 +63,6 @@ export async function readHeaders(
   const ofOtherRoom = isCopied ? 'unread-rows' : 'other-room';
   for (const id of beside) builder.addAncestor(id, otherRooms.has(id) ? ofOtherRoom : ofNoRoom);
   return { groups: builder.finish(), roomIds: ids, rows, warnings };
-}
-
-/** The input, or a copy of one that can be read only once. */
-async function rereadable(
-  input: Input,
-  temporaryFile: () => Promise<TemporaryFile>,
-): Promise<Input> {
-  if (input.rereadable) return input;
-  const file = await temporaryFile();
-  for await (const chunk of input.read()) await file.append(chunk);
-  return new CopiedInput(input, file);
 }
 
 /** The part of `ids` that is in range: from the first index, up to before the second. */

@@ -10,6 +10,7 @@ import { readHeaders } from './headers.js';
 import { rowStream } from './row-stream.js';
 import { beginSnapshot } from './snapshot.js';
 import { ROOM_GROUPS } from './statements.js';
+import { storedTables } from './table-input.js';
 
 /** How long a connection may take to close. */
 const FAREWELL_MS = 2000;
@@ -21,6 +22,8 @@ export interface PostgresSourceSettings {
   readonly env: NodeJS.ProcessEnv;
   readonly room: string;
   readonly range: GroupRange;
+  /** Lets `storedTables()` be asked: the snapshot is held until the source is closed. */
+  readonly keepTables?: boolean;
   /** Closes the connection at once when it is aborted, whatever is under way. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -33,25 +36,21 @@ export interface PostgresSourceSettings {
  *   read, RoomNotFoundError if the room has no state groups in range
  */
 export async function openPostgresSource(settings: PostgresSourceSettings): Promise<RoomSource> {
-  const { room, range, signal } = settings;
+  const { room, keepTables, signal } = settings;
   const client = await connect(parseConnection(settings.dsn, settings.env), signal);
   const close = closing(client, signal);
   try {
     signal?.throwIfAborted();
     const snapshotTime = await beginSnapshot(client);
-    const groups = await readHeaders(client, room, range);
-    if (groups === undefined) throw await notFound(client, room, range);
+    const source = await readRoom(client, snapshotTime, settings);
     return {
-      room,
-      groups,
-      snapshotTime,
-      rowColumns: 'without-room',
-      warnings: describeIrregularities(groups),
+      ...source,
       rows() {
-        const rows = rowStream(client, groups.ids);
-        rows.once('close', () => void close());
-        return signal === undefined ? rows : addAbortSignal(signal, rows);
+        const rows = source.rows();
+        if (!keepTables) rows.once('close', () => void close());
+        return rows;
       },
+      ...(keepTables && { storedTables: () => storedTables(client) }),
       close,
     };
   } catch (error) {
@@ -59,6 +58,34 @@ export async function openPostgresSource(settings: PostgresSourceSettings): Prom
     signal?.throwIfAborted();
     throw statementError(error, `while the state groups of room '${room}' were read`);
   }
+}
+
+/**
+ * Reads a room's headers in the snapshot of `client`; its rows are to be read before anything else is.
+ *
+ * @throws RoomNotFoundError if the room has no state groups in range, DatabaseError for an id beyond
+ *   2^53 - 1; errors of the server and of the connection as they are
+ */
+export async function readRoom(
+  client: pg.Client,
+  snapshotTime: Date,
+  settings: Omit<PostgresSourceSettings, 'dsn' | 'env'>,
+): Promise<RoomSource> {
+  const { room, range, signal } = settings;
+  const groups = await readHeaders(client, room, range);
+  if (groups === undefined) throw await notFound(client, room, range);
+  return {
+    room,
+    groups,
+    snapshotTime,
+    rowColumns: 'without-room',
+    warnings: describeIrregularities(groups),
+    rows() {
+      const rows = rowStream(client, groups.ids);
+      return signal === undefined ? rows : addAbortSignal(signal, rows);
+    },
+    close: async () => {},
+  };
 }
 
 /** A function that ends the connection once, however often it is called. From now on the signal cuts it. */

@@ -1,0 +1,140 @@
+import { isUtf8 } from 'node:buffer';
+import { transform } from 'through2';
+import type { Transform } from 'node:stream';
+import type { PlannedGroup } from '../planner/planned-group.js';
+import { decodeField } from '../state/copy-text.js';
+import { LEAST_PIECE, PIECE } from './output-writer.js';
+
+const LINE_FEED = 10;
+const TAB = 9;
+const QUOTE = 34;
+const LETTER_V = 118;
+const BACKSLASH = 92;
+const SPACE = 32;
+
+/** The most bytes that one byte of a row becomes. */
+const WIDEST = 6;
+
+/**
+ * The sink that writes changes as lines of JSON, one a changed group: arrays of planned groups in, bytes
+ * out. A line is
+ *
+ *     {"room_id": …, "state_group": …, "old_predecessor": …, "new_predecessor": …, "old_rows": …,
+ *      "old_rows_hash": …, "rows": [[type, state_key, event_id], …]}
+ *
+ * where a predecessor may be null, `old_rows` counts the stored rows, and `old_rows_hash` is
+ * `Change.oldRowsHash` as a string, since it is beyond JSON's numbers. A text that is not UTF-8, which a
+ * database in SQL_ASCII may hold, is `{"base64": …}` instead of a string. A line comes in pieces.
+ */
+export function jsonlSink({ room }: { readonly room: string }): Transform {
+  return transform(
+    { writableObjectMode: true, writableHighWaterMark: 2 },
+    async function* (source: AsyncIterable<readonly PlannedGroup[]>) {
+      const json = new JsonWriter();
+      for await (const planned of source) {
+        for (const group of planned) {
+          if (group.change !== undefined) yield* writeLine(json, room, group, group.change.rows);
+        }
+        if (json.length >= LEAST_PIECE) yield json.take();
+      }
+      if (json.length > 0) yield json.take();
+    },
+  ) as Transform;
+}
+
+function* writeLine(
+  json: JsonWriter,
+  room: string,
+  { stateGroup, oldPredecessor, newPredecessor, oldRows, change }: PlannedGroup,
+  rows: Buffer,
+): Generator<Buffer> {
+  const head = JSON.stringify({
+    room_id: room,
+    state_group: stateGroup,
+    old_predecessor: oldPredecessor ?? null,
+    new_predecessor: newPredecessor ?? null,
+    old_rows: oldRows,
+    old_rows_hash: String(change?.oldRowsHash),
+  });
+  json.write(`${head.slice(0, -1)},"rows":[`);
+  const isText = isUtf8(rows);
+  for (let at = 0; at < rows.length;) {
+    if (at > 0) json.write(',');
+    at = isText ? json.row(rows, at) : json.rowOfBytes(rows, at);
+    if (json.length >= PIECE) yield json.take();
+  }
+  json.write(']}\n');
+}
+
+/** JSON text as bytes. */
+class JsonWriter {
+  #bytes = Buffer.allocUnsafe(2 * LEAST_PIECE);
+  #length = 0;
+
+  get length(): number {
+    return this.#length;
+  }
+
+  write(json: string): void {
+    this.#reserve(json.length * 3);
+    this.#length += this.#bytes.write(json, this.#length);
+  }
+
+  /** Writes the row of COPY text, all UTF-8, that begins at `start`. Returns where the next one begins. */
+  row(rows: Buffer, start: number): number {
+    const end = rows.indexOf(LINE_FEED, start);
+    this.#reserve(WIDEST * (end - start) + 16);
+    const bytes = this.#bytes;
+    let at = this.#length;
+    at += bytes.write('["', at);
+    for (let i = start; i < end;) {
+      const byte = rows[i++];
+      if (byte === TAB) {
+        at += bytes.write('","', at);
+      } else if (byte === BACKSLASH) {
+        // COPY's escapes are JSON's, but for the vertical tab.
+        const letter = rows[i++];
+        at += bytes.write(letter === LETTER_V ? '\\u000b' : `\\${String.fromCharCode(letter)}`, at);
+      } else if (byte === QUOTE) {
+        at += bytes.write('\\"', at);
+      } else if (byte < SPACE) {
+        at += bytes.write(`\\u${byte.toString(16).padStart(4, '0')}`, at);
+      } else {
+        bytes[at++] = byte;
+      }
+    }
+    at += bytes.write('"]', at);
+    this.#length = at;
+    return end + 1;
+  }
+
+  /** As `row`, where some text is not UTF-8. */
+  rowOfBytes(rows: Buffer, start: number): number {
+    const end = rows.indexOf(LINE_FEED, start);
+    const fields = rows
+      .toString('latin1', start, end)
+      .split('\t')
+      .map((field) => {
+        const bytes = Buffer.from(field, 'latin1');
+        const text = bytes.subarray(0, decodeField(bytes, 0, bytes.length, bytes, 0));
+        return isUtf8(text) ? text.toString() : { base64: text.toString('base64') };
+      });
+    this.write(JSON.stringify(fields));
+    return end + 1;
+  }
+
+  /** What was written since the last call. */
+  take(): Buffer {
+    const taken = this.#bytes.subarray(0, this.#length);
+    this.#bytes = Buffer.allocUnsafe(2 * LEAST_PIECE);
+    this.#length = 0;
+    return taken;
+  }
+
+  #reserve(length: number): void {
+    if (this.#length + length <= this.#bytes.length) return;
+    const larger = Buffer.allocUnsafe(Math.max(this.#bytes.length * 2, this.#length + length));
+    this.#bytes.copy(larger, 0, 0, this.#length);
+    this.#bytes = larger;
+  }
+}
