@@ -6,7 +6,7 @@ import { after, before, describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { inspect } from 'node:util';
 import { DatabaseError, RoomNotFoundError } from '../src/errors.js';
-import { IN_RANGE, NO_PREDECESSOR } from '../src/sources/group-table.js';
+import { FROZEN, IN_RANGE, NO_PREDECESSOR } from '../src/sources/group-table.js';
 import {
   ALL_EDGES,
   ALL_GROUPS,
@@ -20,8 +20,10 @@ import {
   ANCESTORS,
   BEGIN,
   edgesStatement,
+  edgesToStatement,
   GROUPS_PER_STATEMENT,
   groupsStatement,
+  IRREGULAR_DESCENDANTS,
   rowsStatement,
   SET_UP,
 } from '../src/sources/postgres/statements.js';
@@ -296,6 +298,39 @@ test('ancestors are followed into other rooms, missing groups, and circles', asy
   );
 });
 
+test('what an irregular group out of range reads through is frozen', async (t) => {
+  const db = await createDatabase(t);
+  await addGroups(
+    db,
+    [
+      ...[10, 11, 12, 20, 21, 40, 41].map((id) => [id, ROOM] as const),
+      [30, OTHER],
+      [31, OTHER],
+      [50, OTHER],
+      [51, OTHER],
+    ],
+    [
+      [11, 10],
+      [12, 11],
+      [21, 20],
+      [41, 40],
+      [30, 11], // another room's on ours, and
+      [31, 30],
+      [31, 29], // its successor, which has a second predecessor
+      [19, 20], // of no room, on a larger one
+      [50, 40], // regular ones, which have no say
+      [51, 50],
+    ],
+  );
+  for (const range of [{}, { maxStateGroup: 21 }]) {
+    const { ids, flags, irregularities } = (await withSource(t, db, range)).groups;
+    assert.deepEqual(irregularities, []);
+    const frozen = [...ids].filter((_, index) => (flags[index] & FROZEN) !== 0);
+    assert.deepEqual(frozen, [10, 11, 20]);
+    assert.ok(ids.includes(12));
+  }
+});
+
 test('a chain of thousands of ancestors out of range is walked', async (t) => {
   const db = await createDatabase(t);
   await fill(db, 1, 5000);
@@ -382,8 +417,10 @@ describe('the server', () => {
           [groupsStatement(ROOM, undefined, undefined), []],
           [groupsStatement(ROOM, 100, 5000), []],
           [edgesStatement(ids), []],
+          [edgesToStatement(ids), []],
           [rowsStatement(ids), []],
           [ANCESTORS, [missing, ROOM, '1000', '100000']],
+          [IRREGULAR_DESCENDANTS, [missing, ROOM, '1000', '100000']],
           [groupsOfRoom(ROOM), []],
           [edgesOfRoom(ROOM), []],
           [rowsOfGroups(ids), []],

@@ -1,6 +1,6 @@
 import { grown } from '../state/grown.js';
 import { GroupEdges } from './group-edges.js';
-import { IdList, indexOfId } from './id-list.js';
+import { IdFinder, IdList, indexOfId } from './id-list.js';
 
 /** `prev` of a group without predecessor. */
 export const NO_PREDECESSOR = -1;
@@ -104,6 +104,7 @@ export class GroupTableBuilder {
     'unread-rows': new IdList(),
     'missing-group': new IdList(),
   };
+  readonly #bases = new IdList();
   #edgeGroups = new Float64Array(1024);
   #edgePrevs = new Float64Array(1024);
   #edges = 0;
@@ -127,6 +128,11 @@ export class GroupTableBuilder {
     this.#others[reason].add(id);
   }
 
+  /** Keeps an added group, with its ancestors, in the table even if none in range descends from it. */
+  keepBase(id: number): void {
+    this.#bases.add(id);
+  }
+
   /** Adds an edge whose `group` was or will be added. */
   addEdge(group: number, prev: number): void {
     const at = this.#edges++;
@@ -138,10 +144,10 @@ export class GroupTableBuilder {
 
   /** Ids that edges name as predecessors and that were not added yet, ascending. */
   missingPredecessors(): Float64Array {
-    const lists = this.#lists();
+    const known = this.#lists().map((list) => new IdFinder(list));
     const missing = new IdList();
     const look = (id: number): void => {
-      if (lists.every((list) => indexOfId(list, id) < 0)) missing.add(id);
+      if (!known.some((finder) => finder.has(id))) missing.add(id);
     };
     this.#missing.forEach(look);
     this.#edgePrevs.subarray(this.#looked, this.#edges).forEach(look);
@@ -161,7 +167,8 @@ export class GroupTableBuilder {
     const edges = this.#indexedEdges(ids, marks);
     markIrregular(edges, marks);
     edges.markAncestors(marks, IRREGULAR, FROZEN);
-    edges.markAncestors(marks, IN_RANGE, NEEDED);
+    for (const id of this.#bases.sorted()) marks[indexOfId(ids, id)] |= NEEDED;
+    edges.markAncestors(marks, IN_RANGE | NEEDED, NEEDED);
     return tableOf(ids, edges, marks);
   }
 
@@ -204,9 +211,11 @@ export class GroupTableBuilder {
 
   #indexedEdges(ids: Float64Array, marks: Uint16Array): GroupEdges {
     const edges = new GroupEdges(ids.length, (group) => (marks[group] |= REPEATED));
+    const groups = new IdFinder(ids);
+    const prevs = new IdFinder(ids);
     for (let i = 0; i < this.#edges; i++) {
-      const group = indexOfId(ids, this.#edgeGroups[i]);
-      const prev = indexOfId(ids, this.#edgePrevs[i]);
+      const group = groups.indexOf(this.#edgeGroups[i]);
+      const prev = prevs.indexOf(this.#edgePrevs[i]);
       if (group < 0 || prev < 0) {
         const missing = group < 0 ? this.#edgeGroups[i] : this.#edgePrevs[i];
         throw new Error(`State group ${missing} is named by an edge but was not added.`);

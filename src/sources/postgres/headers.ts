@@ -1,21 +1,29 @@
 import type pg from 'pg';
 import { GroupTableBuilder } from '../group-table.js';
 import type { GroupTable } from '../group-table.js';
-import { IdList } from '../id-list.js';
+import { IdFinder, IdList } from '../id-list.js';
 import type { GroupRange } from '../room-source.js';
 import { CopyOut } from './copy-out.js';
 import { IdReader, idOf } from './id-reader.js';
-import { ANCESTORS, edgesStatement, GROUPS_PER_STATEMENT, groupsStatement } from './statements.js';
+import {
+  ANCESTORS,
+  edgesStatement,
+  edgesToStatement,
+  GROUPS_PER_STATEMENT,
+  groupsStatement,
+  IRREGULAR_DESCENDANTS,
+} from './statements.js';
 
-const ANCESTORS_PER_BATCH = 1000;
+const HEADERS_PER_BATCH = 1000;
 const SMALLEST_BIGINT = '-9223372036854775808';
 
 /**
- * Reads the headers of a room's groups in range and of all their ancestors; undefined if there is no
- * group in range. Besides the table it takes 8 bytes a group (up to 24 while the ids come in).
+ * Reads the headers of a room's groups in range, of `bases` below it, of the ancestors of both, and of
+ * the irregular groups out of range that read through one in range; undefined if there is no group in
+ * range. Besides the table it takes 8 bytes a group (up to 24 while the ids come in).
  *
  * Ids and edges come by COPY, which saves the client a tenth of a second for 74,000 groups next to a
- * cursor. Ancestors that are not in range are few as a rule, and come by a cursor.
+ * cursor. Groups that are not in range are few as a rule, and come by a cursor.
  *
  * @throws DatabaseError for an id beyond 2^53 - 1; errors of the server and of the connection as they are
  */
@@ -23,20 +31,22 @@ export async function readHeaders(
   client: pg.Client,
   room: string,
   range: GroupRange,
+  bases: readonly number[] = [],
 ): Promise<GroupTable | undefined> {
   const ids = await readGroups(client, room, range);
   if (ids.length === 0) return undefined;
   const builder = new GroupTableBuilder();
   ids.forEach((id) => builder.addGroup(id));
-  await readEdges(client, ids, builder);
-  const missing = builder.missingPredecessors();
-  if (missing.length > 0) {
-    await readAncestors(client, builder, missing, [
-      room,
-      String(range.minStateGroup ?? SMALLEST_BIGINT),
-      String(ids.at(-1)),
-    ]);
+  const inRange = [room, String(range.minStateGroup ?? SMALLEST_BIGINT), String(ids.at(-1))];
+  await readEdges(client, ids, edgesStatement, (group, prev) => builder.addEdge(group, prev));
+  const read = new Set<number>();
+  const successors = await readOutsideSuccessors(client, ids);
+  if (successors.length > 0) {
+    await readBeside(client, builder, IRREGULAR_DESCENDANTS, successors, inRange, read);
   }
+  bases.forEach((id) => builder.keepBase(id));
+  const outside = [...bases, ...builder.missingPredecessors()];
+  if (outside.length > 0) await readBeside(client, builder, ANCESTORS, outside, inRange, read);
   return builder.finish();
 }
 
@@ -55,20 +65,31 @@ async function readGroups(
 async function readEdges(
   client: pg.Client,
   ids: Float64Array,
-  builder: GroupTableBuilder,
+  statementOf: (ids: Float64Array) => string,
+  onEdge: (group: number, prev: number) => void,
 ): Promise<void> {
   for (let start = 0; start < ids.length; start += GROUPS_PER_STATEMENT) {
-    const statement = edgesStatement(ids.subarray(start, start + GROUPS_PER_STATEMENT));
+    const statement = statementOf(ids.subarray(start, start + GROUPS_PER_STATEMENT));
     let group: number | undefined;
     await copyIds(client, statement, (id) => {
       if (group === undefined) {
         group = id;
       } else {
-        builder.addEdge(group, id);
+        onEdge(group, id);
         group = undefined;
       }
     });
   }
+}
+
+/** The groups out of range that have one in range as predecessor, ascending. */
+async function readOutsideSuccessors(client: pg.Client, ids: Float64Array): Promise<Float64Array> {
+  const inRange = new IdFinder(ids);
+  const outside = new IdList();
+  await readEdges(client, ids, edgesToStatement, (group) => {
+    if (!inRange.has(group)) outside.add(group);
+  });
+  return outside.sorted();
 }
 
 async function copyIds(
@@ -91,24 +112,29 @@ async function copyIds(
   if (failure !== undefined) throw failure as Error;
 }
 
-/** However long the chains are, the server walks them all in one statement. */
-async function readAncestors(
+/** Adds the headers that a statement finds from `ids` on, but those in `read`, to which it adds theirs. */
+async function readBeside(
   client: pg.Client,
   builder: GroupTableBuilder,
-  missing: Float64Array,
-  [room, above, upTo]: readonly [string, string, string],
+  statement: string,
+  ids: Float64Array | readonly number[],
+  inRange: readonly string[],
+  read: Set<number>,
 ): Promise<void> {
   const { default: QueryStream } = await import('pg-query-stream');
   const rows = client.query(
-    new QueryStream(ANCESTORS, [`{${missing.join(',')}}`, room, above, upTo], {
+    new QueryStream(statement, [`{${ids.join(',')}}`, ...inRange], {
       rowMode: 'array',
-      batchSize: ANCESTORS_PER_BATCH,
+      batchSize: HEADERS_PER_BATCH,
       types: { getTypeParser: () => (text: string) => text },
     }),
   );
-  for await (const row of rows as AsyncIterable<AncestorRow>) {
+  for await (const row of rows as AsyncIterable<HeaderRow>) {
     const [id, ofRoom, predecessors] = row;
     const group = idOf(id);
+    // An irregular group can be an ancestor as well.
+    if (read.has(group)) continue;
+    read.add(group);
     builder.addAncestor(group, REASONS[ofRoom ?? 'none']);
     if (predecessors !== '{}') {
       for (const prev of predecessors.slice(1, -1).split(',')) builder.addEdge(group, idOf(prev));
@@ -117,6 +143,6 @@ async function readAncestors(
 }
 
 /** Id, whether it is of the room, and predecessors, as Postgres writes them. */
-type AncestorRow = [string, 't' | 'f' | null, string];
+type HeaderRow = [string, 't' | 'f' | null, string];
 
 const REASONS = { t: 'out-of-range', f: 'other-room', none: 'missing-group' } as const;

@@ -22,6 +22,8 @@ export interface PostgresSourceSettings {
   readonly env: NodeJS.ProcessEnv;
   readonly room: string;
   readonly range: GroupRange;
+  /** Groups below the range that a planner starts from; read with their ancestors. */
+  readonly bases?: readonly number[];
   /** Lets `storedTables()` be asked: the snapshot is held until the source is closed. */
   readonly keepTables?: boolean;
   /** Closes the connection at once when it is aborted, whatever is under way. */
@@ -72,7 +74,7 @@ export async function readRoom(
   settings: Omit<PostgresSourceSettings, 'dsn' | 'env'>,
 ): Promise<RoomSource> {
   const { room, range, signal } = settings;
-  const groups = await readHeaders(client, room, range);
+  const groups = await readHeaders(client, room, range, settings.bases);
   if (groups === undefined) throw await notFound(client, room, range);
   return {
     room,

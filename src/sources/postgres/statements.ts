@@ -91,6 +91,12 @@ export function edgesStatement(ids: Float64Array): string {
     FROM unnest(${idArray(ids)}) AS g (id) JOIN state_group_edges AS e ON e.state_group = g.id`;
 }
 
+/** The edges that lead to groups, in any order. */
+export function edgesToStatement(ids: Float64Array): string {
+  return `SELECT e.state_group, e.prev_state_group
+    FROM unnest(${idArray(ids)}) AS g (id) JOIN state_group_edges AS e ON e.prev_state_group = g.id`;
+}
+
 /**
  * The rows of groups, in the order of `ids` and in the index's within a group.
  *
@@ -106,26 +112,51 @@ export function rowsStatement(ids: Float64Array): string {
     ) AS s`;
 }
 
+const IS_IN_RANGE = `EXISTS (
+        SELECT FROM state_groups AS g
+        WHERE g.id = next.id AND g.room_id = $2 AND g.id > $3 AND g.id <= $4
+      )`;
+
+/** A group's id, whether it is of the room (null if there is no such group), and its predecessors. */
+const HEADER = `id, (SELECT room_id = $2 FROM state_groups AS g WHERE g.id = found.id),
+    ARRAY(SELECT prev_state_group FROM state_group_edges AS e WHERE e.state_group = found.id)`;
+
 /**
- * Groups ($1) and all their ancestors but those that are in range (room $2, above $3, up to $4), each
- * once: id, whether it is of the room (null if there is no such group), predecessors.
+ * The headers of groups ($1) and all their ancestors but those that are in range (room $2, above $3, up
+ * to $4), each once.
  *
  * UNION drops what was found before, so a cycle ends.
  */
 export const ANCESTORS = `
-  WITH RECURSIVE ancestor (id) AS (
+  WITH RECURSIVE found (id) AS (
     SELECT unnest($1::bigint[])
     UNION
-    SELECT e.prev_state_group
-    FROM ancestor JOIN state_group_edges AS e ON e.state_group = ancestor.id
-    WHERE NOT EXISTS (
-      SELECT FROM state_groups AS g
-      WHERE g.id = e.prev_state_group AND g.room_id = $2 AND g.id > $3 AND g.id <= $4
-    )
+    SELECT next.id FROM found
+      JOIN state_group_edges AS e ON e.state_group = found.id
+      CROSS JOIN LATERAL (SELECT e.prev_state_group) AS next (id)
+    WHERE NOT ${IS_IN_RANGE}
   )
-  SELECT id, (SELECT room_id = $2 FROM state_groups AS g WHERE g.id = ancestor.id),
-    ARRAY(SELECT prev_state_group FROM state_group_edges AS e WHERE e.state_group = ancestor.id)
-  FROM ancestor`;
+  SELECT ${HEADER} FROM found`;
+
+/**
+ * The headers of those among groups ($1) and their descendants out of range that are irregular: with
+ * several predecessors, or with one that is not older.
+ */
+export const IRREGULAR_DESCENDANTS = `
+  WITH RECURSIVE found (id) AS (
+    SELECT unnest($1::bigint[])
+    UNION
+    SELECT next.id FROM found
+      JOIN state_group_edges AS e ON e.prev_state_group = found.id
+      CROSS JOIN LATERAL (SELECT e.state_group) AS next (id)
+    WHERE NOT ${IS_IN_RANGE}
+  )
+  SELECT ${HEADER} FROM found
+  WHERE EXISTS (
+    SELECT FROM state_group_edges AS a, state_group_edges AS b
+    WHERE a.state_group = found.id AND b.state_group = found.id
+      AND (a.prev_state_group < b.prev_state_group OR a.prev_state_group >= found.id)
+  )`;
 
 export function idArray(ids: Float64Array): string {
   return `'{${ids.join(',')}}'::bigint[]`;
