@@ -1,10 +1,10 @@
 import yargs from 'yargs';
-import type { Argv, Options } from 'yargs';
+import type { Argv } from 'yargs';
 import { UsageError } from '../errors.js';
 import { VERSION } from '../version.js';
 import { closestName } from './closest-name.js';
 import { flag, optionOf } from './options.js';
-import type { OptionName } from './options.js';
+import type { CommandOptions } from './options.js';
 import { withSeparateValues } from './separate-values.js';
 
 /** The answer to `--help` or `--version`. */
@@ -20,10 +20,10 @@ export interface Answer {
  */
 export function readArguments(
   args: readonly string[],
-  options: Readonly<Record<string, Options>>,
+  options: CommandOptions,
   describe: (parser: Argv) => Argv,
 ): Arguments | Answer {
-  const separate = withSeparateValues(args);
+  const separate = withSeparateValues(args, options);
   let answer = '';
   let parsed: Record<string, unknown> = {};
   describe(
@@ -48,21 +48,23 @@ export function readArguments(
     .strictOptions()
     .exitProcess(false)
     .fail((message, error) => {
-      throw new UsageError(explained(message ?? error.message, Object.keys(options)));
+      throw new UsageError(explained(message ?? error.message, options));
     })
     .parseSync(separate, {}, (_error: unknown, argv: object, output: string) => {
       answer = output;
       parsed = { ...argv };
     });
-  return answer === '' ? new Arguments(parsed) : { text: answer };
+  return answer === '' ? new Arguments(parsed, options) : { text: answer };
 }
 
 /** What a command line gives: values as they were written, not looked at yet. */
 export class Arguments {
   readonly #parsed: Readonly<Record<string, unknown>>;
+  readonly #options: CommandOptions;
 
-  constructor(parsed: Readonly<Record<string, unknown>>) {
+  constructor(parsed: Readonly<Record<string, unknown>>, options: CommandOptions) {
     this.#parsed = parsed;
+    this.#options = options;
   }
 
   /** What stands there without an option. */
@@ -75,26 +77,28 @@ export class Arguments {
   }
 
   /** The values of an option that may be given several times. */
-  texts(name: OptionName): readonly string[] {
+  texts(name: string): readonly string[] {
     return [this.#parsed[name] ?? []].flat() as string[];
   }
 
   /** @throws UsageError if the option is given twice, or an empty value where that makes no sense */
-  text(name: OptionName): string | undefined {
+  text(name: string): string | undefined {
     const value = this.#parsed[name];
     if (Array.isArray(value)) {
-      throw new UsageError(`${flag(name)} is given ${value.length} times; give it once.`);
+      throw new UsageError(
+        `${flag(name, this.#options)} is given ${value.length} times; give it once.`,
+      );
     }
     if (value === '' && name !== 'postgres-url') {
-      throw new UsageError(`${flag(name)} is given an empty value.`);
+      throw new UsageError(`${flag(name, this.#options)} is given an empty value.`);
     }
     return value as string | undefined;
   }
 
   /** @throws UsageError if the value is no whole number, or less than `least` */
-  integer(name: OptionName, least: number): number | undefined {
+  integer(name: string, least: number): number | undefined {
     const value = this.text(name);
-    return value === undefined ? undefined : parseInteger(value, flag(name), least);
+    return value === undefined ? undefined : parseInteger(value, flag(name, this.#options), least);
   }
 }
 
@@ -110,11 +114,11 @@ export function parseInteger(value: string, what: string, least: number): number
 }
 
 /** What yargs found wrong, as a sentence that says what to do. */
-function explained(message: string, options: readonly string[]): string {
+function explained(message: string, options: CommandOptions): string {
   const [, lacking] = /^Not enough arguments following: (.*)$/s.exec(message) ?? [];
-  const option = optionOf(lacking ?? '');
+  const option = optionOf(lacking ?? '', options);
   if (option !== undefined) {
-    return `${flag(option)} needs a value.`;
+    return `${flag(option, options)} needs a value.`;
   }
   const [, unknown] = /^Unknown arguments?: (.*)$/s.exec(message) ?? [];
   if (unknown === undefined) {
@@ -124,6 +128,6 @@ function explained(message: string, options: readonly string[]): string {
   if (name.length === 1) {
     return `There is no option -${name}.`;
   }
-  const closest = closestName(name, options);
+  const closest = closestName(name, Object.keys(options));
   return `There is no option --${name}.${closest === undefined ? '' : ` Did you mean --${closest}?`}`;
 }

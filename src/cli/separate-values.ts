@@ -1,6 +1,6 @@
 import { UsageError } from '../errors.js';
-import { flag, optionOf, OPTIONS } from './options.js';
-import type { OptionName } from './options.js';
+import { flag, optionOf } from './options.js';
+import type { CommandOptions } from './options.js';
 
 /**
  * Writes each option that takes a value as `--name=value`, which yargs reads whatever the value is:
@@ -9,37 +9,40 @@ import type { OptionName } from './options.js';
  *
  * @throws UsageError for a value that is missing, or given to an option that takes none
  */
-export function withSeparateValues(args: readonly string[]): string[] {
+export function withSeparateValues(args: readonly string[], options: CommandOptions): string[] {
   const separate: string[] = [];
   const rest = args.values();
   for (const arg of rest) {
     const [, long, short, joined] = /^(?:--([^=]+)|-([a-zA-Z]))(.*)$/s.exec(arg) ?? [];
-    const name = optionOf(long ?? short ?? '');
+    const name = optionOf(long ?? short ?? '', options);
     if (name === undefined) {
       separate.push(arg);
-    } else if ('type' in OPTIONS[name]) {
+    } else if (options[name].type === 'boolean') {
       if (joined.startsWith('=')) {
-        throw new UsageError(`${flag(name)} takes no value, but is given '${joined.slice(1)}'.`);
+        throw new UsageError(
+          `${flag(name, options)} takes no value, but is given '${joined.slice(1)}'.`,
+        );
       }
       separate.push(arg);
     } else {
-      const value = joined === '' ? nextValue(name, rest) : joined.replace(/^=/, '');
+      const value =
+        joined === '' ? nextValue(flag(name, options), name, rest) : joined.replace(/^=/, '');
       separate.push(`--${name}=${value}`);
     }
   }
   return separate;
 }
 
-function nextValue(name: OptionName, rest: Iterator<string, undefined>): string {
+function nextValue(shown: string, name: string, rest: Iterator<string, undefined>): string {
   const next = rest.next();
   if (next.done === true) {
-    throw new UsageError(`${flag(name)} needs a value.`);
+    throw new UsageError(`${shown} needs a value.`);
   }
   const { value } = next;
   // A dash alone is standard input or output, and a negative number gets a better answer later.
   if (/^-[^\d]/.test(value)) {
     throw new UsageError(
-      `${flag(name)} needs a value. If '${value}' is meant as one, write --${name}=${value}`,
+      `${shown} needs a value. If '${value}' is meant as one, write --${name}=${value}`,
     );
   }
   return value;
