@@ -1,0 +1,261 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { createReadStream } from 'node:fs';
+import { mkdir, readdir, readFile, truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import type { TestContext } from 'node:test';
+import { gunzipSync } from 'node:zlib';
+import type { Statistics } from '../src/report/statistics.js';
+import { fixture, loadTables, temporaryFolder } from './support/fixtures.js';
+import { testPostgres } from './support/postgres.js';
+import type { TestDatabase } from './support/postgres.js';
+import { hasPsql } from './support/psql.js';
+import { runCli } from './support/run-cli.js';
+import { expectSameStates, readAllStates } from './support/states.js';
+
+const ROOM = '!ORrIj_ngefPxK_xykJweOcBeKDOqcbRfKolM2O2VoCY';
+
+/** What no compression concerns, and what is nearly lost: rows and edges of no group, a row stored twice. */
+const STRAYS = `
+  INSERT INTO state_groups_state SELECT 900000 + i, '!gone:x', 'm.a', E'\\t\\\\\\n' || i, '$' || i
+    FROM generate_series(1, 5) AS i;
+  INSERT INTO state_groups_state SELECT * FROM state_groups_state WHERE state_group = 900001;
+  INSERT INTO state_group_edges VALUES (900001, 900000), (900002, 900001), (900000, 123456789012345)`;
+
+/** A database with the rooms of a real Synapse and strays. */
+async function database(t: TestContext): Promise<TestDatabase> {
+  const db = await (await testPostgres()).createDatabase({ schema: 'synapse' });
+  t.after(() => db.drop());
+  await loadTables(db, 'synapse');
+  await db.query(STRAYS);
+  return db;
+}
+
+/** Exports the three tables as an operator does. */
+async function exported(db: TestDatabase, folder: string): Promise<string> {
+  await mkdir(folder);
+  for (const table of ['state_groups', 'state_group_edges', 'state_groups_state']) {
+    await writeFile(join(folder, `${table}.copy`), db.copyOut(`TABLE ${table}`));
+  }
+  return folder;
+}
+
+async function compressed(args: readonly string[], stdin?: NodeJS.ReadableStream) {
+  const { code, stdout, stderr } = await runCli(
+    ['-r', ROOM, '--stats-file', '-', ...args],
+    stdin === undefined ? {} : { stdin: stdin as never },
+  );
+  assert.equal(code, 0, stderr);
+  return { statistics: JSON.parse(stdout) as Statistics, stderr };
+}
+
+/** Runs the line that the program gave for it in a shell, with the database in its place. */
+function runLine(stderr: string, db: TestDatabase, cwd: string) {
+  const line = stderr.split('\n').find((text) => text.includes('psql '))!;
+  const command = `set -e; ${line.replace('DATABASE', `'${db.url}'`)}`;
+  return spawnSync('sh', ['-c', command], { cwd, encoding: 'utf8' });
+}
+
+const countRows = async (db: TestDatabase, where = 'true') =>
+  Number(
+    (await db.query<{ count: string }>(`SELECT count(*) FROM state_groups_state WHERE ${where}`))
+      .rows[0].count,
+  );
+
+const strays = async (db: TestDatabase) => [
+  (await db.query('SELECT * FROM state_groups_state WHERE state_group > 900000 ORDER BY 1, 4'))
+    .rows,
+  (await db.query('SELECT * FROM state_group_edges WHERE state_group >= 900000 ORDER BY 1')).rows,
+];
+
+for (const from of ['files', 'Postgres', 'standard input'] as const) {
+  test(
+    `new tables made from ${from} hold all that was stored, and swap in`,
+    { skip: !hasPsql },
+    async (t) => {
+      const db = await database(t);
+      const folder = await temporaryFolder(t);
+      const files = await exported(db, join(folder, 'exports'));
+      const source = {
+        files: ['-i', files],
+        Postgres: ['-p', db.url],
+        'standard input': [
+          ...['-i', join(files, 'state_group_edges.copy'), '-i', join(files, 'state_groups.copy')],
+          ...['-i', '-'],
+        ],
+      }[from];
+      const rowsFile = createReadStream(join(files, 'state_groups_state.copy'));
+      const [states, stored, rows] = [
+        await readAllStates(db),
+        await strays(db),
+        await countRows(db),
+      ];
+
+      const tables = join(folder, "new 'tables'");
+      const { statistics, stderr } = await compressed(
+        [...source, '--format', 'tables', '-o', tables],
+        from === 'standard input' ? rowsFile : undefined,
+      );
+      assert.deepEqual((await readdir(folder)).sort(), ['exports', "new 'tables'"]);
+      const swapped = runLine(stderr, db, folder);
+      assert.equal(swapped.status, 0, swapped.stderr);
+      expectSameStates(await readAllStates(db), states);
+      assert.deepEqual(await strays(db), stored);
+      assert.equal(await countRows(db), rows - statistics.rowsBefore + statistics.rowsAfter);
+      assert.ok(statistics.rowsAfter < statistics.rowsBefore / 1.5);
+
+      const again = runLine(stderr, db, folder);
+      assert.notEqual(again.status, 0);
+      assert.match(
+        again.stderr,
+        /is not what it was when it was exported .* Nothing was changed\./,
+      );
+    },
+  );
+}
+
+test(
+  'tables that changed, or files that are not whole, are not swapped',
+  { skip: !hasPsql },
+  async (t) => {
+    const db = await database(t);
+    const folder = await temporaryFolder(t);
+    const tables = join(folder, 'tables');
+    const { stderr } = await compressed(['-p', db.url, '--format', 'tables', '-o', tables]);
+    const states = await readAllStates(db);
+    const rows = await countRows(db);
+
+    for (const [change, back] of [
+      [
+        `UPDATE state_groups_state SET event_id = '$other' WHERE state_group = 900003`,
+        `UPDATE state_groups_state SET event_id = '$3' WHERE state_group = 900003`,
+      ],
+      [
+        'UPDATE state_group_edges SET prev_state_group = 5 WHERE state_group = 900000',
+        'UPDATE state_group_edges SET prev_state_group = 123456789012345 WHERE state_group = 900000',
+      ],
+    ]) {
+      await db.query(change);
+      const refused = runLine(stderr, db, folder);
+      assert.notEqual(refused.status, 0);
+      assert.match(refused.stderr, /is not what it was when it was exported/);
+      await db.query(back);
+    }
+    const file = join(tables, 'state_groups_state.copy');
+    const whole = await readFile(file);
+    await truncate(file, whole.lastIndexOf('\n', -2) + 1);
+    const refused = runLine(stderr, db, folder);
+    assert.notEqual(refused.status, 0);
+    assert.match(refused.stderr, /The file of state_groups_state is not whole/);
+    assert.equal(await countRows(db), rows);
+
+    await writeFile(file, whole);
+    const swapped = runLine(stderr, db, folder);
+    assert.equal(swapped.status, 0, swapped.stderr);
+    expectSameStates(await readAllStates(db), states);
+  },
+);
+
+test('a folder that is there, or no place for one, is refused before anything is read', async (t) => {
+  const folder = await temporaryFolder(t);
+  const file = join(folder, 'file');
+  await writeFile(file, '');
+  for (const [output, code, message] of [
+    [folder, 7, /the folder is there already/],
+    [file, 7, /it is a file, and --format tables makes a folder/],
+    [join(folder, 'missing', 'tables'), 7, /its folder does not exist/],
+    ['-', 2, /makes a folder/],
+    [join(folder, 'x.gz'), 2, /makes a folder/],
+  ] as const) {
+    const result = await runCli([
+      '-i',
+      fixture('synapse'),
+      '-r',
+      ROOM,
+      '--format',
+      'tables',
+      '-o',
+      output,
+    ]);
+    assert.equal(result.code, code, result.stderr);
+    assert.match(result.stderr, message);
+    assert.doesNotMatch(result.stderr, /Fetching/);
+  }
+  assert.deepEqual(await readdir(folder), ['file']);
+});
+
+for (const [end, unpack] of [
+  ['gz', ['gunzip', '-c']],
+  ['zst', ['zstd', '-dc']],
+] as const) {
+  const isThere = spawnSync(unpack[0], ['--version']).status === 0;
+  test(
+    `SQL that is named .${end} is packed, and the line that is shown applies it`,
+    { skip: !hasPsql || !isThere },
+    async (t) => {
+      const db = await database(t);
+      const folder = await temporaryFolder(t);
+      const states = await readAllStates(db);
+      const plain = await runCli(['-i', fixture('synapse'), '-r', ROOM, '-o', '-', '-t']);
+      for (const options of [['-t'], []]) {
+        const output = join(folder, `out${options.length}.sql.${end}`);
+        const { statistics, stderr } = await compressed([
+          '-i',
+          fixture('synapse'),
+          '-o',
+          output,
+          ...options,
+        ]);
+        const [program, ...args] = unpack;
+        const unpacked = spawnSync(program, [...args, output], { maxBuffer: 2 ** 28 });
+        assert.equal(unpacked.status, 0);
+        if (options.length > 0) assert.equal(unpacked.stdout.toString(), plain.stdout);
+        assert.equal(statistics.outputBytes, (await readFile(output)).length);
+        assert.equal(runLine(stderr, db, folder).status, 0);
+        expectSameStates(await readAllStates(db), states);
+      }
+    },
+  );
+}
+
+test('without anything that packs with zstd both are named', async (t) => {
+  const folder = await temporaryFolder(t);
+  const { code, stderr } = await runCli(
+    ['-i', fixture('synapse'), '-r', ROOM, '-o', join(folder, 'out.zst')],
+    { env: { PATH: folder } },
+  );
+  // A newer Node.js needs no program.
+  if (code === 0) return;
+  assert.equal(code, 7);
+  assert.match(stderr, /Node\.js [\d.]+ can't pack with zstd, and there is no program zstd/);
+  assert.deepEqual(await readdir(folder), []);
+});
+
+test('a line of JSON tells a change whole', async (t) => {
+  const folder = await temporaryFolder(t);
+  const output = join(folder, 'changes.jsonl.gz');
+  const { statistics } = await compressed([
+    '-i',
+    fixture('synapse'),
+    '--format',
+    'jsonl',
+    '-o',
+    output,
+  ]);
+  const lines = gunzipSync(await readFile(output))
+    .toString()
+    .trimEnd()
+    .split('\n');
+  const changes = lines.map((line) => JSON.parse(line) as Record<string, unknown>);
+  assert.equal(changes.length, statistics.groupsWritten);
+  assert.equal(
+    changes.reduce((sum, { rows }) => sum + (rows as unknown[]).length, 0),
+    statistics.rowsInserted,
+  );
+  assert.equal(
+    changes.reduce((sum, change) => sum + Number(change['old_rows']), 0),
+    statistics.rowsDeleted,
+  );
+  for (const { room_id: room } of changes) assert.equal(room, ROOM);
+});
