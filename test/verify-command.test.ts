@@ -212,7 +212,7 @@ test('what is missing is told with the exit code of its kind', async (t) => {
     [[files], 2, /verify takes two sources, BEFORE and AFTER, and is given 1\./],
     [[files, files, files, '-r', SMALL_ROOM], 2, /is given 3\./],
     [[files, files], 2, /Which room\?/],
-    [[files, files, '-r', SMALL_ROOM, '-o', 'x'], 2, /There is no option --output-file\./],
+    [[files, files, '-r', SMALL_ROOM, '-o', 'x'], 2, /There is no option -o\./],
     [['-', '-', '-r', SMALL_ROOM], 2, /one standard input/],
     [[files, `${files}/missing`, '-r', SMALL_ROOM], 3, /there is no such file/],
     [[files, db.url, '-r', SMALL_ROOM], 4, /This database holds no state groups/],
