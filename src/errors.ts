@@ -58,3 +58,8 @@ export class StatesDifferError extends CompressStateError {
 export class IrregularTablesError extends CompressStateError {
   readonly exitCode = 9;
 }
+
+/** Another compressor is writing to the same database. */
+export class BusyError extends CompressStateError {
+  readonly exitCode = 10;
+}

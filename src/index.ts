@@ -1,6 +1,9 @@
+export { Rewriter } from './apply/rewriter.js';
+export type { Batch, Outcome, RewriterSettings } from './apply/rewriter.js';
 export { compressRoom } from './compress.js';
 export type { CompressSettings, Output, Progress } from './compress.js';
 export {
+  BusyError,
   CompressStateError,
   DatabaseError,
   InputError,
@@ -14,10 +17,11 @@ export {
 export { AdaptivePlanner } from './planner/adaptive.js';
 export type { AdaptiveSettings } from './planner/adaptive.js';
 export { LevelsPlanner } from './planner/levels.js';
-export type { Change, PlannedGroup } from './planner/planned-group.js';
+export type { Change, ChangedGroup, PlannedGroup } from './planner/planned-group.js';
 export type { Plan, Planner } from './planner/planner.js';
 export { RoomPlan } from './planner/room-plan.js';
 export type { Hops, Statistics } from './report/statistics.js';
+export { copySink } from './sinks/copy.js';
 export { GRAPH_FILES, graphSink } from './sinks/graphs.js';
 export { openFileOutput, openSpooledOutput, openStreamedOutput } from './sinks/output.js';
 export { sqlSink } from './sinks/sql.js';

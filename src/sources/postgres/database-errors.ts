@@ -121,9 +121,9 @@ export function statementError(error: unknown, doing: string): Error {
 }
 
 /** Whether the session is over: ended by the server, cut off, or, in pg's words, terminated. */
-function isLost(error: Error): boolean {
+export function isLost(error: Error): boolean {
   return (
-    /^(57P0[123]|ECONNRESET|EPIPE|ETIMEDOUT)$/.test(codeOf(error)) ||
+    /^(57P0[123]|25P0[34]|08...|ECONNRESET|EPIPE|ETIMEDOUT)$/.test(codeOf(error)) ||
     /^(Connection terminated|Client (has|was) )/.test(error.message)
   );
 }
@@ -154,6 +154,6 @@ export function isRefusedByAccessRules({ stage, cause }: ConnectFailure): boolea
 }
 
 /** SQLSTATE, or the code of a system or TLS error; empty if there is none. */
-function codeOf(error: Error): string {
+export function codeOf(error: Error): string {
   return 'code' in error && typeof error.code === 'string' ? error.code : '';
 }

@@ -1,0 +1,208 @@
+import { setTimeout } from 'node:timers/promises';
+import type pg from 'pg';
+import { BusyError, DatabaseError } from '../errors.js';
+import { connect } from '../sources/postgres/connect.js';
+import { parseConnection } from '../sources/postgres/connection-settings.js';
+import { closing } from '../sources/postgres/postgres-source.js';
+import { PRIVILEGES, rewriteError } from './rewrite-errors.js';
+import { DEFINE_REWRITING } from './rewrite-procedure.js';
+
+export interface WriterSettings {
+  /** A URL, libpq's keywords, or a database's name; see `parseConnection`. */
+  readonly dsn?: string | undefined;
+  /** Where the `PG*` variables are looked up. */
+  readonly env: NodeJS.ProcessEnv;
+  /** Ends what only waits: for a connection, or before another attempt. A transaction under way is finished. */
+  readonly signal?: AbortSignal | undefined;
+  /** Told in a sentence when the connection is lost, and when it is back. */
+  readonly onTrouble?: ((sentence: string) => void) | undefined;
+}
+
+/** The key of the advisory lock that a writer holds, as two integers. */
+const LOCK = [1_396_921_137, 1] as const;
+
+/** A compressor that has just ended may hold its lock a moment longer, in milliseconds. */
+const LOCK_PATIENCE = 1000;
+const LOCK_PAUSE = 100;
+
+/** How long a lost connection is tried again, and the longest pause between two attempts, in milliseconds. */
+const RECONNECT_FOR = 300_000;
+const LONGEST_PAUSE = 10_000;
+
+/**
+ * What a session of ours is set to. No lock is waited for so long that Synapse would notice; the server
+ * ends the session, and frees what it locked, when we are gone without a word.
+ */
+const SETTINGS = `
+  SET client_encoding = 'UTF8';
+  SET standard_conforming_strings = on;
+  SET lock_timeout = '5s';
+  SET statement_timeout = '10min';
+  SET idle_in_transaction_session_timeout = '1min';
+  SET tcp_keepalives_idle = 30;
+  SET tcp_keepalives_interval = 10;
+  SET tcp_keepalives_count = 3;
+`;
+
+const WHEREABOUTS = `
+  SELECT pg_backend_pid() AS pid, backend_start::text AS start, current_database() AS database,
+    quote_ident(current_user) AS user, pg_is_in_recovery() AS standby,
+    array_to_string(current_schemas(false), ', ') AS schemas
+  FROM (SELECT) AS here LEFT JOIN pg_stat_activity ON pid = pg_backend_pid()`;
+
+interface Whereabouts {
+  readonly pid: number;
+  readonly start: string | null;
+  readonly database: string;
+  readonly user: string;
+  readonly standby: boolean;
+  readonly schemas: string;
+}
+
+const TABLES = `
+  SELECT name, oid IS NOT NULL AS found, has_table_privilege(oid, 'SELECT')
+      AND (name <> 'state_groups' OR has_column_privilege(oid, 'room_id', 'UPDATE'))
+      AND (name = 'state_groups' OR has_table_privilege(oid, 'INSERT') AND has_table_privilege(oid, 'DELETE'))
+      AND has_database_privilege(current_database(), 'TEMPORARY') AS allowed
+  FROM unnest(ARRAY['state_groups', 'state_group_edges', 'state_groups_state']) AS name,
+    LATERAL (SELECT to_regclass(name)::oid AS oid) AS found_table`;
+
+const HOLDER = `
+  SELECT pid, nullif(application_name, '') AS application, usename AS user, host(client_addr) AS address,
+    to_char(backend_start, 'YYYY-MM-DD HH24:MI') AS since
+  FROM pg_locks LEFT JOIN pg_stat_activity USING (pid)
+  WHERE locktype = 'advisory' AND granted AND classid = ${LOCK[0]} AND objid = ${LOCK[1]} AND objsubid = 2
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`;
+
+interface Holder {
+  readonly pid: number;
+  readonly application: string | null;
+  readonly user: string | null;
+  readonly address: string | null;
+  readonly since: string | null;
+}
+
+/** A connection that holds the writer's lock and has what rewrites groups. */
+export class WriterSession {
+  readonly client: pg.Client;
+  readonly close: () => Promise<void>;
+  readonly #settings: WriterSettings;
+  readonly #here: Whereabouts;
+
+  private constructor(
+    client: pg.Client,
+    close: () => Promise<void>,
+    settings: WriterSettings,
+    here: Whereabouts,
+  ) {
+    this.client = client;
+    this.close = close;
+    this.#settings = settings;
+    this.#here = here;
+  }
+
+  /**
+   * @param lost a session of ours that the server may not have noticed the end of
+   * @throws BusyError, DatabaseError, UsageError, the signal's reason
+   */
+  static async open(settings: WriterSettings, lost?: Whereabouts): Promise<WriterSession> {
+    const client = await connect(parseConnection(settings.dsn, settings.env), settings.signal);
+    const close = closing(client, undefined);
+    try {
+      const { rows } = await client.query<Whereabouts>(WHEREABOUTS);
+      const [here] = rows;
+      checkServer(client, here);
+      await checkTables(client, here);
+      if (lost !== undefined) {
+        await client.query(
+          'SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start::text = $2',
+          [lost.pid, lost.start],
+        );
+      }
+      await lock(client, here);
+      await client.query(SETTINGS);
+      await client.query(DEFINE_REWRITING);
+      return new WriterSession(client, close, settings, here);
+    } catch (error) {
+      await close();
+      settings.signal?.throwIfAborted();
+      throw rewriteError(error, 'before anything was changed');
+    }
+  }
+
+  /** A new session in the place of this one, which is lost. */
+  async again(reason: Error): Promise<WriterSession> {
+    const { signal, onTrouble } = this.#settings;
+    await this.close();
+    onTrouble?.(
+      `The connection to the database was lost: ${reason.message}. Trying again for ${RECONNECT_FOR / 60_000} minutes.`,
+    );
+    const end = performance.now() + RECONNECT_FOR;
+    for (let pause = 250; ; pause = Math.min(2 * pause, LONGEST_PAUSE)) {
+      await setTimeout(pause, undefined, signal && { signal });
+      try {
+        const session = await WriterSession.open(this.#settings, this.#here);
+        onTrouble?.('Connected again: going on where it was.');
+        return session;
+      } catch (error) {
+        const mayPass = error instanceof DatabaseError || error instanceof BusyError;
+        if (!mayPass || performance.now() > end) throw error;
+      }
+    }
+  }
+}
+
+/** @throws DatabaseError if the server can't be written to, or is not what we are connected to */
+function checkServer(client: pg.Client, { pid, standby }: Whereabouts): void {
+  if (standby) {
+    throw new DatabaseError(
+      'The server is a standby, which takes no changes. Connect to the primary.',
+    );
+  }
+  // What Postgres gave for cancelling; a pooler gives something of its own.
+  const { processID } = client as unknown as { readonly processID: number | null };
+  if (processID !== null && processID !== pid) {
+    throw new DatabaseError(
+      'A connection pooler, such as PgBouncer, is between here and Postgres: it may change sessions between two statements, and changes need one session with a lock and temporary tables of its own. Connect to Postgres itself.',
+    );
+  }
+}
+
+async function checkTables(
+  client: pg.Client,
+  { database, user, schemas }: Whereabouts,
+): Promise<void> {
+  const { rows } = await client.query<{ name: string; found: boolean; allowed: boolean }>(TABLES);
+  const missing = rows.filter(({ found }) => !found).map(({ name }) => name);
+  if (missing.length > 0) {
+    throw new DatabaseError(
+      `Database "${database}" has no ${missing.join(', ')} in the schemas that user ${user} searches (${schemas || 'none'}). It must be Synapse's state database, which may be another one than its main database. Tables in another schema are found with options='-c search_path=SCHEMA'.`,
+    );
+  }
+  if (rows.some(({ allowed }) => !allowed)) {
+    throw new DatabaseError(
+      `User ${user} may not change what is to be changed in database "${database}". ${PRIVILEGES}`,
+    );
+  }
+}
+
+async function lock(client: pg.Client, { database }: Whereabouts): Promise<void> {
+  const end = performance.now() + LOCK_PATIENCE;
+  for (;;) {
+    const { rows } = await client.query<{ locked: boolean }>(
+      `SELECT pg_try_advisory_lock(${LOCK.join(', ')}) AS locked`,
+    );
+    if (rows[0].locked) return;
+    if (performance.now() > end) break;
+    await setTimeout(LOCK_PAUSE);
+  }
+  const { rows } = await client.query<Holder>(HOLDER);
+  const [holder] = rows;
+  if (holder === undefined) {
+    throw new BusyError(`Another compressor was writing to database "${database}". Try again.`);
+  }
+  const { pid, application, user, address, since } = holder;
+  throw new BusyError(
+    `Another compressor is writing to database "${database}": ${application ?? 'a program'}, as user ${user ?? 'unknown'}, from ${address ?? 'this machine'}, process ${pid} of the server since ${since ?? 'some time'}. Wait until it is done. If it hangs, end it: SELECT pg_terminate_backend(${pid});`,
+  );
+}

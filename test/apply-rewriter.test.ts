@@ -1,0 +1,169 @@
+import assert from 'node:assert/strict';
+import { text } from 'node:stream/consumers';
+import { test } from 'node:test';
+import type { TestContext } from 'node:test';
+import pg from 'pg';
+import { Rewriter } from '../src/apply/rewriter.js';
+import { BusyError, DatabaseError } from '../src/errors.js';
+import type { ChangedGroup } from '../src/planner/planned-group.js';
+import { planChange, ROOM, store } from './support/guarded-change.js';
+import type { StoredGroup } from './support/guarded-change.js';
+import { testPostgres } from './support/postgres.js';
+import type { Schema, TestDatabase } from './support/postgres.js';
+import { expectSameStates, readAllStates } from './support/states.js';
+
+const ROOM_GROUPS: readonly StoredGroup[] = [
+  { id: 1, rows: ['create/$c', 'topic/$t0', 'member/$a'] },
+  { id: 2, predecessor: 1, rows: ['topic/$t1'] },
+  { id: 3, predecessor: 2, rows: ['name/$n'] },
+  { id: 4, predecessor: 3, rows: ['topic/$t2', 'avatar/$p'] },
+  { id: 5, rows: ['create/$c', 'topic/$t2', 'member/$a', 'name/$n', 'avatar/$p', 'rules/$r'] },
+  { id: 6, predecessor: 5, rows: ['topic/$t3'] },
+];
+
+/** A new predecessor for some of the groups; 5 is put on 3, which changes as well. */
+const PLAN: readonly (readonly [group: number, newPredecessor: number | undefined])[] = [
+  [3, 1],
+  [4, 2],
+  [5, 3],
+  [6, undefined],
+];
+
+const OLD_EDGES = '2\t1\n3\t2\n4\t3\n6\t5\n';
+const NEW_EDGES = '2\t1\n3\t1\n4\t2\n5\t3\n';
+
+async function database(t: TestContext, schema: Schema = 'synapse'): Promise<TestDatabase> {
+  const db = await (await testPostgres()).createDatabase({ schema });
+  t.after(() => db.drop());
+  await store(db, ROOM_GROUPS);
+  return db;
+}
+
+async function open(t: TestContext, db: TestDatabase): Promise<Rewriter> {
+  const rewriter = await Rewriter.open({ dsn: db.url, env: {} });
+  t.after(() => rewriter.close());
+  return rewriter;
+}
+
+async function planRoom(db: TestDatabase): Promise<ChangedGroup[]> {
+  const changes: ChangedGroup[] = [];
+  for (const [group, newPredecessor] of PLAN) {
+    changes.push((await planChange(db, group, newPredecessor)) as ChangedGroup);
+  }
+  return changes;
+}
+
+async function edges(db: TestDatabase): Promise<string> {
+  return text(db.copyOut('SELECT * FROM state_group_edges ORDER BY 1, 2'));
+}
+
+for (const schema of ['synapse', 'synapse-before-1.124'] as const) {
+  test(`a batch is rewritten once, and a second time nothing (${schema})`, async (t) => {
+    const db = await database(t, schema);
+    const states = await readAllStates(db);
+    const changes = await planRoom(db);
+    const rewriter = await open(t, db);
+
+    const first = await rewriter.rewrite({ room: ROOM, changes });
+    assert.deepEqual(
+      { ...first, seconds: 0 },
+      {
+        rewritten: 4,
+        alreadyDone: 0,
+        skipped: [],
+        rowsDeleted: 10,
+        rowsInserted: changes.reduce((sum, { newRows }) => sum + newRows, 0),
+        seconds: 0,
+      },
+    );
+    assert.equal(await edges(db), NEW_EDGES);
+    expectSameStates(await readAllStates(db), states);
+
+    const second = await rewriter.rewrite({ room: ROOM, changes });
+    assert.deepEqual([second.rewritten, second.alreadyDone, second.skipped], [0, 4, []]);
+    assert.deepEqual([second.rowsDeleted, second.rowsInserted], [0, 0]);
+    assert.equal(await edges(db), NEW_EDGES);
+    expectSameStates(await readAllStates(db), states);
+  });
+}
+
+test('what a caller adds is committed with the batch, and undone with it', async (t) => {
+  const db = await database(t);
+  await db.query('CREATE TABLE bookkeeping (room text)');
+  const changes = await planRoom(db);
+  const rewriter = await open(t, db);
+
+  const failure = new Error('no');
+  const failing = rewriter.rewrite({ room: ROOM, changes }, async (client) => {
+    await client.query("INSERT INTO bookkeeping VALUES ('undone')");
+    throw failure;
+  });
+  await assert.rejects(failing, failure);
+  assert.equal(await edges(db), OLD_EDGES);
+
+  const note = async (client: pg.ClientBase): Promise<void> => {
+    await client.query("INSERT INTO bookkeeping VALUES ('done')");
+  };
+  // Only the second of two batches that is left over from the first one's failure.
+  const { rewritten } = await rewriter.rewrite({ room: ROOM, changes: changes.slice(0, 1) }, note);
+  assert.equal(rewritten, 1);
+  await rewriter.rewrite({ room: ROOM, changes: [] }, note);
+  assert.deepEqual((await db.query('SELECT * FROM bookkeeping')).rows, [
+    { room: 'done' },
+    { room: 'done' },
+  ]);
+});
+
+test('a second writer is turned away, and told who is there', async (t) => {
+  const db = await database(t);
+  const first = await open(t, db);
+  const second = Rewriter.open({ dsn: db.url, env: {} });
+  await assert.rejects(second, (error: Error) => {
+    assert.ok(error instanceof BusyError);
+    assert.match(
+      error.message,
+      /synapse_compress_state, as user postgres, from 127\.0\.0\.1, process/,
+    );
+    return true;
+  });
+  await first.close();
+  await open(t, db);
+});
+
+for (const moment of ['between batches', 'within a batch'] as const) {
+  test(`a connection that is lost ${moment} is made again, and the batch is done`, async (t) => {
+    const db = await database(t);
+    const states = await readAllStates(db);
+    const changes = await planRoom(db);
+    const troubles: string[] = [];
+    const rewriter = await Rewriter.open({
+      dsn: db.url,
+      env: {},
+      onTrouble: (sentence) => troubles.push(sentence),
+    });
+    t.after(() => rewriter.close());
+    const cut = () =>
+      db.query(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'synapse_compress_state' AND datname = current_database()",
+      );
+    let calls = 0;
+    if (moment === 'between batches') await cut();
+    const { rewritten } = await rewriter.rewrite({ room: ROOM, changes }, async () => {
+      if (++calls === 1 && moment === 'within a batch') await cut();
+    });
+    assert.equal(rewritten, 4);
+    assert.match(troubles.join(), /^The connection to the database was lost: .*Connected again/);
+    assert.equal(await edges(db), NEW_EDGES);
+    expectSameStates(await readAllStates(db), states);
+  });
+}
+
+test('a database without the tables is refused', async (t) => {
+  const db = await (await testPostgres()).createDatabase({ schema: 'none' });
+  t.after(() => db.drop());
+  await assert.rejects(Rewriter.open({ dsn: db.url, env: {} }), (error: Error) => {
+    assert.ok(error instanceof DatabaseError);
+    assert.match(error.message, /has no state_groups, state_group_edges, state_groups_state/);
+    return true;
+  });
+});
