@@ -7,6 +7,7 @@ import { AdaptivePlanner } from './planner/adaptive.js';
 import type { Planner } from './planner/planner.js';
 import { RoomPlan } from './planner/room-plan.js';
 import type { Statistics } from './report/statistics.js';
+import { copySink } from './sinks/copy.js';
 import { GRAPH_FILES, graphSink } from './sinks/graphs.js';
 import { openFileOutput, type OpenOutput } from './sinks/output.js';
 import { jsonlSink } from './sinks/jsonl.js';
@@ -23,7 +24,7 @@ export interface Progress {
 }
 
 /** How changes are written; the sink of each says more. */
-export type Format = 'sql' | 'tables' | 'jsonl';
+export type Format = 'sql' | 'copy' | 'tables' | 'jsonl';
 
 export interface CompressSettings {
   /** An open source; it is closed when the run ends, however it ends. */
@@ -34,6 +35,8 @@ export interface CompressSettings {
   readonly minSavedRows?: number;
   /** Default `sql`. The output for `tables` is one of `openTablesOutput`. */
   readonly format?: Format;
+  /** With `copy`: the most groups of one transaction. */
+  readonly batch?: number;
   /** With `sql`: wraps each group's statements in a guarded transaction. */
   readonly transactions?: boolean;
   /** Default true. False skips the comparison of every planned state with the stored one. */
@@ -105,11 +108,17 @@ export async function compressRoom(settings: CompressSettings): Promise<Statisti
 }
 
 function changeSink(settings: CompressSettings, planner: Planner): Transform {
-  const { source, format = 'sql', transactions = false } = settings;
+  const { source, format = 'sql', batch, transactions = false } = settings;
   const { room } = source;
   switch (format) {
     case 'sql':
       return sqlSink({ room, transactions, header: header(settings, planner) });
+    case 'copy':
+      return copySink({
+        room,
+        header: header(settings, planner),
+        ...(batch !== undefined && { batch }),
+      });
     case 'tables':
       return tablesSink({ room });
     case 'jsonl':
@@ -118,7 +127,7 @@ function changeSink(settings: CompressSettings, planner: Planner): Transform {
 }
 
 /** What made the changes, from what, and how they are applied. */
-function header({ source, transactions }: CompressSettings, planner: Planner): string[] {
+function header({ source, format, transactions }: CompressSettings, planner: Planner): string[] {
   const { ids, length } = source.groups;
   return [
     `Written by synapse_compress_state ${VERSION}.`,
@@ -126,9 +135,13 @@ function header({ source, transactions }: CompressSettings, planner: Planner): s
     source.snapshotTime === undefined
       ? 'The tables are as they were when they were exported.'
       : `The tables are as they were at ${source.snapshotTime.toISOString()}.`,
-    transactions
-      ? 'Each state group is changed in a transaction of its own, and left as it is if it is not as it was read.'
-      : 'Apply this in one transaction, with Synapse stopped: psql -1 -v ON_ERROR_STOP=1 -f FILE',
+    ...(format === 'copy'
+      ? []
+      : [
+          transactions
+            ? 'Each state group is changed in a transaction of its own, and left as it is if it is not as it was read.'
+            : 'Apply this in one transaction, with Synapse stopped: psql -1 -v ON_ERROR_STOP=1 -f FILE',
+        ]),
   ];
 }
 

@@ -28,6 +28,8 @@ export interface CompressCommand {
   readonly range: GroupRange;
   readonly output: string | undefined;
   readonly format: Format;
+  /** Groups of one transaction, with `copy`. */
+  readonly batch: number | undefined;
   readonly unbuffered: boolean;
   readonly statsFile: string | undefined;
   readonly minSavedRows: number | undefined;
@@ -113,6 +115,7 @@ function checked(given: Arguments, env: NodeJS.ProcessEnv): CompressCommand {
     ),
     output,
     format: chosenFormat(given, output, transactions),
+    batch: batchOf(given),
     unbuffered,
     statsFile,
     minSavedRows: given.integer('min-saved-rows', 0),
@@ -125,7 +128,7 @@ function checked(given: Arguments, env: NodeJS.ProcessEnv): CompressCommand {
   };
 }
 
-const FORMATS: readonly Format[] = ['sql', 'tables', 'jsonl'];
+const FORMATS: readonly Format[] = ['sql', 'copy', 'tables', 'jsonl'];
 
 function chosenFormat(given: Arguments, output: string | undefined, transactions: boolean): Format {
   const name = given.text('format') ?? 'sql';
@@ -133,13 +136,21 @@ function chosenFormat(given: Arguments, output: string | undefined, transactions
   if (format === undefined) {
     throw new UsageError(`--format takes one of ${FORMATS.join(', ')}, not '${name}'.`);
   }
-  if (format !== 'sql' && transactions) {
+  if (transactions && format !== 'sql' && format !== 'copy') {
     throw new UsageError(`-t (--transactions) is about SQL, and --format ${format} is asked for.`);
   }
   if (format === 'tables' && (output === '-' || packingOfName(output ?? '') !== undefined)) {
     throw new UsageError(`--format tables makes a folder: -o ${output} can't be one.`);
   }
   return format;
+}
+
+function batchOf(given: Arguments): number | undefined {
+  const batch = given.integer('batch', 1);
+  if (batch !== undefined && given.text('format') !== 'copy') {
+    throw new UsageError('--batch is about --format copy, which is not asked for.');
+  }
+  return batch;
 }
 
 /** `--memory` in bytes. */

@@ -109,6 +109,7 @@ async function compress(
     signal,
     planner: plannerOf(command),
     ...(output !== undefined && { output }),
+    ...(command.batch !== undefined && { batch: command.batch }),
     ...(command.minSavedRows !== undefined && { minSavedRows: command.minSavedRows }),
     ...(command.graphs && { graphs: process.cwd() }),
   });

@@ -10,7 +10,12 @@ export interface NextStepsSettings {
   readonly transactions: boolean;
 }
 
-const CONTENTS: Record<Format, string> = { sql: 'SQL', tables: 'COPY text', jsonl: 'JSON lines' };
+const CONTENTS: Record<Format, string> = {
+  sql: 'SQL',
+  copy: 'SQL',
+  tables: 'COPY text',
+  jsonl: 'JSON lines',
+};
 
 /** Where the changes are, how they are applied, and what gives the disk space back. */
 export function nextSteps(
@@ -33,13 +38,14 @@ export function nextSteps(
     ];
   }
   if (format === 'jsonl') return [`${changes} ${isFile ? `are in ${name}` : `went to ${name}`}.`];
+  const isGuarded = transactions || format === 'copy';
   return [
     ...(!isFile
       ? [`${changes} went to ${name}.`]
       : [
           `${changes} are in ${name}. Apply them to your database with`,
-          `  ${psqlCommand(name, transactions ? '' : ' -1 -v ON_ERROR_STOP=1')}`,
-          transactions
+          `  ${psqlCommand(name, isGuarded ? '' : ' -1 -v ON_ERROR_STOP=1')}`,
+          isGuarded
             ? 'Synapse may run meanwhile: a state group that has changed since is skipped.'
             : 'while Synapse is stopped. To apply changes beside a running Synapse, make them with -t.',
         ]),
