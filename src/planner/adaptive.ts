@@ -66,8 +66,10 @@ export class AdaptivePlanner implements Planner {
   #savedRows = 0;
 
   readonly #settings: Required<AdaptiveSettings>;
-  /** What the hops left on a base at each depth are worth, as a part of a snapshot. */
-  readonly #worth: Float64Array;
+  /** What the hops left on a base at each depth are worth, as a part of a snapshot; and if they are worth nothing. */
+  readonly #hopsWorth: Float64Array;
+  readonly #noWorth: Float64Array;
+  #worth: Float64Array;
   readonly #reachable = new ReachableStates();
   /** States at the ends of branches, the last used at the end. */
   readonly #heads = new Int32Array(BRANCHES);
@@ -88,10 +90,12 @@ export class AdaptivePlanner implements Planner {
     const { maxHops = DEFAULT_MAX_HOPS, rebaseDeep = false } = settings;
     const { headroom = Math.floor(maxHops / 2) } = settings;
     this.#settings = { maxHops, headroom, rebaseDeep };
-    this.#worth = Float64Array.from(
+    this.#hopsWorth = Float64Array.from(
       { length: maxHops + 1 },
       (_, depth) => Math.max(0, (maxHops - depth - 1) / maxHops) ** WORTH_EXPONENT,
     );
+    this.#noWorth = new Float64Array(maxHops + 1);
+    this.#worth = this.#hopsWorth;
     this.description = `adaptive, at most ${maxHops} hops, ${headroom} left under the newest groups`;
   }
 
@@ -132,7 +136,9 @@ export class AdaptivePlanner implements Planner {
     const left = stored === NO_STATE ? -1 : limit - states.hopsAfter[stored] - 1;
     if (left >= 0 && needed <= SMALL_DELTA) return stored;
 
-    // The first of the newest groups to be moved makes place for those to come.
+    // The first of the newest groups to be moved makes place for those to come, and for the fewest rows:
+    // what hops are worth shows when their successors are there.
+    this.#worth = newest ? this.#noWorth : this.#hopsWorth;
     this.#find(states, state, stored, newest ? Math.max(1, limit - toCome) : limit);
     if (stored === NO_STATE || this.#best === stored) return this.#best;
     const cost = this.#bestRows(states, state) - needed;
