@@ -59,6 +59,11 @@ export class IrregularTablesError extends CompressStateError {
   readonly exitCode = 9;
 }
 
+/** Rooms that an automatic run could not compress; the others are done. */
+export class RoomsFailedError extends CompressStateError {
+  readonly exitCode = 11;
+}
+
 /** Another compressor is writing to the same database. */
 export class BusyError extends CompressStateError {
   readonly exitCode = 10;

@@ -161,7 +161,8 @@ export function memoryOf(given: Arguments): number {
 /** Chains of more groups than this would fill the memory before they saved anything. */
 const MOST_HOPS = 1_000_000;
 
-function chosenStrategy(given: Arguments): Strategy {
+/** The strategy that `--strategy`, `-l` and the options of adaptive ask for; throws UsageError. */
+export function chosenStrategy(given: Arguments): Strategy {
   const rebaseDeep = given.has('rebase-deep');
   const sizes = given.text('level-sizes')?.split(',').map(parseLevel);
   const name = given.text('strategy') ?? (sizes === undefined ? 'adaptive' : 'levels');

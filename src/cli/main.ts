@@ -51,6 +51,12 @@ async function run(args: readonly string[], status: StatusLine): Promise<Answer 
       if ('text' in command) return command;
       return runCheckCommand(command, status, new Interruption());
     }
+    case 'auto': {
+      const { parseAutoCommand, runAutoCommand } = await import('./auto-command.js');
+      const command = parseAutoCommand(rest, process.env);
+      if ('text' in command) return command;
+      return runAutoCommand(command, status, new Interruption());
+    }
     default: {
       const command = parseCommandLine(args, process.env);
       if ('text' in command) return command;

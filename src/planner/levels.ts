@@ -11,7 +11,7 @@ export const DEFAULT_LEVEL_SIZES: readonly number[] = [100, 50, 25];
 export interface Level {
   readonly size: number;
   readonly length: number;
-  /** Index of the head in the group table. */
+  /** The head's index in the group table; where levels are stored, its id. */
   readonly head: number | undefined;
 }
 

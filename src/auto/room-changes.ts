@@ -1,0 +1,65 @@
+import { Writable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import type { Progress } from '../compress.js';
+import type { Planner } from '../planner/planner.js';
+import { RoomPlan } from '../planner/room-plan.js';
+import { IN_RANGE } from '../sources/group-table.js';
+import type { RoomSource } from '../sources/room-source.js';
+import { ChangeSpool } from './change-spool.js';
+
+/** The verified plan of a room or a part of it. */
+export interface RoomChanges {
+  /** The last state group in range. */
+  readonly lastGroup: number;
+  /** Groups in range. */
+  readonly stateGroups: number;
+  readonly rowsBefore: number;
+  readonly rowsAfter: number;
+  readonly groupsToWrite: number;
+  /** Holds the changes until it is closed; undefined if only figures were asked for. */
+  readonly spool: ChangeSpool | undefined;
+}
+
+export interface PlanSettings {
+  /** Folder for the changes; without one only figures are made. */
+  readonly tmpdir: string | undefined;
+  readonly signal: AbortSignal;
+  readonly onProgress: (progress: Progress) => void;
+}
+
+/**
+ * Plans a room to the end, and closes its source: nothing of the database is held when this returns.
+ *
+ * @throws DatabaseError, VerificationError, OutputError; and the signal's reason when it is aborted
+ */
+export async function planChanges(
+  source: RoomSource,
+  planner: Planner,
+  { tmpdir, signal, onProgress }: PlanSettings,
+): Promise<RoomChanges> {
+  const { ids, flags, length } = source.groups;
+  let spool: ChangeSpool | undefined;
+  try {
+    if (tmpdir !== undefined) spool = await ChangeSpool.create(tmpdir);
+    const plan = new RoomPlan(source, planner);
+    const { counts } = plan;
+    plan.on('planned', () =>
+      onProgress({ groups: counts.groups, totalGroups: length, rows: counts.rowsBefore }),
+    );
+    const end = spool ?? new Writable({ objectMode: true, write: (_planned, _, done) => done() });
+    await pipeline(source.rows(), plan, end, { signal });
+    return {
+      lastGroup: ids[flags.findLastIndex((flag) => (flag & IN_RANGE) !== 0)],
+      stateGroups: flags.reduce((sum, flag) => sum + (flag & IN_RANGE), 0),
+      rowsBefore: counts.rowsBefore,
+      rowsAfter: counts.rowsAfter,
+      groupsToWrite: counts.groupsWritten,
+      spool,
+    };
+  } catch (error) {
+    await spool?.close();
+    throw error;
+  } finally {
+    await source.close();
+  }
+}
