@@ -42,7 +42,12 @@ export function metricsText(
   }
   const seconds = Math.round(ended.getTime() / 1000);
   add('last_run_timestamp_seconds', 'gauge', 'When the last run ended', seconds);
-  add('last_run_duration_seconds', 'gauge', 'How long the last run took', run?.seconds ?? 0);
+  add(
+    'last_run_duration_seconds',
+    'gauge',
+    'How long the last run took',
+    Math.round(run?.seconds ?? 0),
+  );
   add('last_run_exit_code', 'gauge', 'What the last run ended with', exitCode);
   return `${lines.join('\n')}\n`;
 }

@@ -115,7 +115,7 @@ export function parseAutoCommand(
   const given = readArguments(args, AUTO_OPTIONS, (parser) =>
     parser
       .usage('Usage: $0 auto -p DSN [options]')
-      .usage('       synapse_auto_compressor -p DSN [options]')
+      .usage('or:    synapse_auto_compressor -p DSN [options]')
       .usage('Compresses the rooms of a database by itself, beside a running Synapse.')
       .example('$0 auto -p postgresql://host/synapse --time-budget 2h', '')
       .example(

@@ -57,6 +57,12 @@ async function run(args: readonly string[], status: StatusLine): Promise<Answer 
       if ('text' in command) return command;
       return runAutoCommand(command, status, new Interruption());
     }
+    case 'rooms': {
+      const { parseRoomsCommand, runRoomsCommand } = await import('./rooms-command.js');
+      const command = parseRoomsCommand(rest, process.env);
+      if ('text' in command) return command;
+      return runRoomsCommand(command, status, new Interruption());
+    }
     default: {
       const command = parseCommandLine(args, process.env);
       if ('text' in command) return command;

@@ -1,0 +1,164 @@
+import type { Estimates, RoomEstimate } from '../auto/room-estimates.js';
+import { compressRoom } from '../compress.js';
+import { RoomNotFoundError, UsageError } from '../errors.js';
+import { readableSize } from '../report/size.js';
+import { Arguments, readArguments } from './arguments.js';
+import type { Answer } from './arguments.js';
+import { InterruptedError } from './interruption.js';
+import type { Interruption } from './interruption.js';
+import { OPTIONS } from './options.js';
+import type { CommandOptions } from './options.js';
+import { printResult } from './print-result.js';
+import type { StatusLine } from './status-line.js';
+
+/** What a command line of `rooms` asks for, checked. */
+export interface RoomsCommand {
+  readonly dsn: string;
+  /** Only these rooms; all if there are none. */
+  readonly rooms: readonly string[];
+  readonly exact: boolean;
+  readonly json: boolean;
+}
+
+const ROOMS_OPTIONS = {
+  'postgres-url': { ...OPTIONS['postgres-url'], group: undefined },
+  room: {
+    alias: 'r',
+    nargs: 1,
+    describe: 'Only this room. May be given several times',
+  },
+  exact: {
+    type: 'boolean',
+    describe: 'Read and plan every room, as compressing does, instead of estimating',
+  },
+  json: { type: 'boolean', describe: 'Print the result as a JSON object' },
+} as const satisfies CommandOptions;
+
+/** Reads the arguments after `rooms`; throws UsageError. */
+export function parseRoomsCommand(
+  args: readonly string[],
+  env: NodeJS.ProcessEnv,
+): RoomsCommand | Answer {
+  const given = readArguments(args, ROOMS_OPTIONS, (parser) =>
+    parser
+      .usage('Usage: $0 rooms -p DSN [options]')
+      .usage('Lists the rooms of a database by the rows that the adaptive strategy would save.')
+      .example('$0 rooms -p postgresql://host/synapse | head', '')
+      .epilogue(
+        'State groups and snapshots are counted; rows are estimated from a few snapshots of each room ' +
+          'and a sample of all deltas, without a scan of state_groups_state. A gain is the rows of all ' +
+          'snapshots but one, less a hundred for what takes the place of each. --exact reads the whole ' +
+          'table, room by room, each in a snapshot of its own. Nothing is written anywhere.',
+      ),
+  );
+  if (!(given instanceof Arguments)) return given;
+  const [stray] = given.positionals;
+  if (stray !== undefined) throw new UsageError(`'${stray}' belongs to no option.`);
+  const dsn = given.text('postgres-url');
+  if (dsn === undefined && env.PGHOST === undefined && env.PGDATABASE === undefined) {
+    throw new UsageError('Which database? Give it with -p.');
+  }
+  return {
+    dsn: dsn ?? '',
+    rooms: given.texts('room'),
+    exact: given.has('exact'),
+    json: given.has('json'),
+  };
+}
+
+/**
+ * Lists rooms as the command line says.
+ *
+ * @throws CompressStateError, an InterruptedError if a signal ended it
+ */
+export async function runRoomsCommand(
+  command: RoomsCommand,
+  status: StatusLine,
+  interruption: Interruption,
+): Promise<void> {
+  const { dsn, rooms, exact, json } = command;
+  const { signal } = interruption;
+  try {
+    const { readEstimates } = await import('../auto/room-estimates.js');
+    const estimates = await readEstimates({ dsn, env: process.env, rooms, signal });
+    const listed = exact
+      ? await exactly(dsn, estimates.rooms, status, signal)
+      : [...estimates.rooms];
+    listed.sort((a, b) => b.gain - a.gain || b.rows - a.rows);
+    status.clear();
+    const { tableBytes } = estimates;
+    await printResult(
+      json
+        ? `${JSON.stringify({ exact, tableBytes, rooms: listed })}\n`
+        : roomsText({ tableBytes, rooms: listed }, exact),
+    );
+  } catch (error) {
+    if (interruption.by === undefined) throw error;
+    throw new InterruptedError(interruption.by, 'Nothing was written.', { cause: error });
+  } finally {
+    status.clear();
+  }
+}
+
+/** Rows and gains as planning finds them. Each room has its own snapshot, lest VACUUM wait for hours. */
+async function exactly(
+  dsn: string,
+  estimates: readonly RoomEstimate[],
+  status: StatusLine,
+  signal: AbortSignal,
+): Promise<RoomEstimate[]> {
+  const { openPostgresSource } = await import('../sources/postgres/postgres-source.js');
+  const exact: RoomEstimate[] = [];
+  let groups = 0;
+  let rows = 0;
+  const totalGroups = estimates.reduce((total, { stateGroups }) => total + stateGroups, 0);
+  for (const estimate of estimates) {
+    const { room } = estimate;
+    try {
+      const source = await openPostgresSource({ dsn, env: process.env, room, range: {}, signal });
+      const { rowsBefore, rowsAfter } = await compressRoom({
+        source,
+        signal,
+        onProgress: (ofRoom) =>
+          status.progress({
+            groups: groups + ofRoom.groups,
+            totalGroups,
+            rows: rows + ofRoom.rows,
+          }),
+      });
+      const gain = Math.max(0, rowsBefore - rowsAfter);
+      exact.push({ ...estimate, rows: rowsBefore, gain });
+      rows += rowsBefore;
+    } catch (error) {
+      // It was deleted meanwhile.
+      if (!(error instanceof RoomNotFoundError)) throw error;
+    }
+    groups += estimate.stateGroups;
+  }
+  return exact;
+}
+
+function roomsText({ tableBytes, rooms }: Estimates, exact: boolean): string {
+  const total = rooms.reduce((sum, room) => sum + room.rows, 0);
+  const gain = rooms.reduce((sum, room) => sum + room.gain, 0);
+  const about = exact ? '' : 'about ';
+  const lines = [
+    ['gain', 'rows', 'state groups', 'new ones', 'room'],
+    ...rooms.map((room) => [
+      ...[room.gain, room.rows, room.stateGroups, room.newGroups].map((n) =>
+        n.toLocaleString('en'),
+      ),
+      room.room,
+    ]),
+  ];
+  const widths = [0, 1, 2, 3].map((column) =>
+    lines.reduce((width, line) => Math.max(width, line[column].length), 0),
+  );
+  return [
+    `${rooms.length} rooms with ${about}${total.toLocaleString('en')} rows in ${readableSize(tableBytes)}; ${about}${gain.toLocaleString('en')} of them can be saved.`,
+    ...lines.map((line) =>
+      line.map((field, column) => field.padStart(widths[column] ?? 0)).join('  '),
+    ),
+    '',
+  ].join('\n');
+}
