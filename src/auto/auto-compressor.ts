@@ -99,7 +99,7 @@ const CHUNK = { groups: Infinity, bytes: 64_000_000 };
  * @throws BusyError if another compressor writes to the database; DatabaseError if it can't be reached or
  *   lacks something; OutputError if changes can't be kept in `tmpdir`; UsageError
  */
-export async function compressRooms(settings: AutoSettings): Promise<AutoSummary> {
+export async function autoCompress(settings: AutoSettings): Promise<AutoSummary> {
   const { dsn, env, signal, log, dryRun } = settings;
   const onTrouble = (sentence: string): void => log('warning', sentence);
   const rewriter = dryRun ? undefined : await Rewriter.open({ dsn, env, signal, onTrouble });
@@ -146,8 +146,12 @@ class AutoCompressor {
       const gone = await this.#transaction(forgetRoomsThatAreGone);
       if (gone > 0) log('info', `Forgot the progress of ${gone} rooms that have no state groups.`);
     }
-    if (strategy.name === 'levels' && order === 'id' && !dryRun) await this.#byLowestGroup();
-    else await this.#byEstimate();
+    try {
+      if (strategy.name === 'levels' && order === 'id' && !dryRun) await this.#byLowestGroup();
+      else await this.#byEstimate();
+    } catch (error) {
+      if (!this.#stop.aborted) throw error;
+    }
     return {
       rooms: this.#rooms.size,
       ...this.#counts,

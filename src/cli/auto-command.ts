@@ -195,8 +195,8 @@ export async function runAutoCommand(
   let summary: AutoSummary | undefined;
   let failure: unknown;
   try {
-    const { compressRooms } = await import('../auto/auto-compressor.js');
-    summary = await compressRooms({
+    const { autoCompress } = await import('../auto/auto-compressor.js');
+    summary = await autoCompress({
       ...command,
       env: process.env,
       tmpdir: await temporaryFolder(command.tmpdir),

@@ -1,0 +1,338 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { text } from 'node:stream/consumers';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { setTimeout } from 'node:timers/promises';
+import { Rewriter } from '../src/apply/rewriter.js';
+import { BusyError } from '../src/errors.js';
+import {
+  assertGolden,
+  emptyDatabase,
+  GOLDEN_ROOMS,
+  goldenDatabase,
+  readTables,
+  run,
+} from './support/auto-run.js';
+import { temporaryFolder } from './support/fixtures.js';
+import { runCli } from './support/run-cli.js';
+import { expectSameStates, readAllStates } from './support/states.js';
+
+const LEVELS = { strategy: { name: 'levels', sizes: [100, 50, 25] } } as const;
+
+/** The old tool's second program, built. */
+const AUTO_CLI = fileURLToPath(new URL('../dist/cli/synapse-auto-compressor.js', import.meta.url));
+
+test("by levels all tables come out as the old tool's do, its own included", async (t) => {
+  const db = await goldenDatabase(t);
+  const before = await readAllStates(db);
+  const args = ['auto', '-p', db.url, '-c500', '-n', '1000', '-l', '100,50,25'];
+  const { code, stderr } = await runCli([...args, '--log-format', 'json']);
+  assert.equal(code, 0, stderr);
+  const lines = stderr.trim().split('\n');
+  const summary = JSON.parse(lines.at(-1)!) as Record<string, unknown>;
+  const { chunks, withoutGain, failed } = summary;
+  assert.deepEqual({ chunks, withoutGain, failed }, { chunks: 11, withoutGain: 0, failed: [] });
+  assert.equal(Number(summary['rowsDeleted']) - Number(summary['rowsInserted']), 25765);
+  await assertGolden(db);
+  expectSameStates(await readAllStates(db), before);
+
+  const again = await run(db, LEVELS);
+  assert.deepEqual([again.rooms, again.chunks, again.rowsDeleted], [0, 0, 0]);
+  await assertGolden(db);
+});
+
+test('a run that ends after any chunk is gone on with as if it had not', async (t) => {
+  const db = await goldenDatabase(t);
+  for (let chunks = 0; chunks < 11; chunks++) {
+    const summary = await run(db, { ...LEVELS, chunks: 1 });
+    assert.equal(summary.chunks, 1);
+  }
+  await assertGolden(db);
+});
+
+test('a run that is killed anywhere is gone on with as if it had not been', async (t) => {
+  const db = await goldenDatabase(t);
+  let killed = 0;
+  for (let wait = 300; ; wait += 80) {
+    const child = spawn(
+      process.execPath,
+      [AUTO_CLI, '-p', db.url, '-c', '500', '-n', '1000', '-l', '100,50,25'],
+      { stdio: ['ignore', 'ignore', 'pipe'] },
+    );
+    const ended = once(child, 'exit') as Promise<[number | null]>;
+    const messages = text(child.stderr);
+    const inTime = await Promise.race([ended, setTimeout(wait)]);
+    child.kill('SIGKILL');
+    await ended;
+    if (inTime !== undefined) {
+      assert.equal(inTime[0], 0, await messages);
+      break;
+    }
+    killed++;
+  }
+  assert.ok(killed > 0);
+  await assertGolden(db);
+});
+
+test('a signal ends a run after the transaction under way, and the next one goes on', async (t) => {
+  const db = await goldenDatabase(t);
+  const child = spawn(
+    process.execPath,
+    [AUTO_CLI, '-p', db.url, '-c', '20', '-l', '100,50,25', '--log-format', 'json'],
+    { stdio: ['ignore', 'ignore', 'pipe'] },
+  );
+  const ended = once(child, 'exit') as Promise<[number | null]>;
+  const lines: { message: string }[] = [];
+  for await (const line of createInterface(child.stderr)) {
+    lines.push(JSON.parse(line) as { message: string });
+    child.kill('SIGINT');
+  }
+  const [code] = await ended;
+  assert.equal(code, 130);
+  assert.match(lines.at(-1)!.message, /Stopped by SIGINT\. What was done stands/);
+  const { rows } = await db.query<{ count: string }>(
+    'SELECT count(*) FROM state_compressor_progress',
+  );
+  assert.ok(Number(rows[0].count) < GOLDEN_ROOMS.length);
+  await run(db, { ...LEVELS, chunkSize: 20 });
+  const uninterrupted = await goldenDatabase(t);
+  await run(uninterrupted, { ...LEVELS, chunkSize: 20 });
+  assert.deepEqual(await readTables(db), await readTables(uninterrupted));
+});
+
+test('adaptive takes whole rooms, keeps every state, and finds nothing to do a second time', async (t) => {
+  const db = await goldenDatabase(t);
+  const before = await readAllStates(db);
+  const summary = await run(db);
+  assert.deepEqual([summary.rooms, summary.chunks, summary.failed], [3, 3, []]);
+  assert.ok(summary.rowsDeleted - summary.rowsInserted > 26_000, summary.lines.join('\n'));
+  expectSameStates(await readAllStates(db), before);
+
+  const tables = await readTables(db);
+  assert.match(tables['state_compressor_progress'], /^!room0:example.org\t10848\n/);
+  const again = await run(db);
+  assert.deepEqual([again.rooms, again.rowsDeleted], [0, 0]);
+  const forced = await run(db, { rooms: GOLDEN_ROOMS });
+  assert.deepEqual([forced.rooms, forced.rowsDeleted, forced.withoutGain], [3, 0, 3]);
+  assert.deepEqual(await readTables(db), tables);
+});
+
+test('a room that levels compressed is compressed by adaptive, and the other way round', async (t) => {
+  const db = await goldenDatabase(t);
+  const before = await readAllStates(db);
+  await run(db, LEVELS);
+  const adaptive = await run(db, { rooms: GOLDEN_ROOMS });
+  assert.equal(adaptive.rooms, 3);
+  // New groups: copies of the last states, as snapshots.
+  await db.query(`
+    INSERT INTO state_groups SELECT 100000 + i, '!room1:example.org', '$e' FROM generate_series(1, 30) AS i;
+    INSERT INTO state_groups_state
+      SELECT 100000 + i, '!room1:example.org', 'm.room.member', '@' || n, '$' || n
+      FROM generate_series(1, 30) AS i, generate_series(1, 200) AS n`);
+  const grown = await readAllStates(db);
+  const levels = await run(db, LEVELS);
+  assert.deepEqual([levels.rooms, levels.chunks], [1, 1]);
+  assert.equal(levels.rowsDeleted, 29 * 200);
+  expectSameStates(await readAllStates(db), grown);
+  assert.ok([...before].every(([group, state]) => grown.get(group) === state));
+});
+
+test('new groups make a room worth another look once they promise a tenth of its rows', async (t) => {
+  const db = await goldenDatabase(t);
+  await run(db);
+  const grow = (first: number, count: number) =>
+    db.query(`
+      INSERT INTO state_groups
+        SELECT i, '!room1:example.org', '$e' FROM generate_series(${first}, ${first + count - 1}) AS i;
+      INSERT INTO state_groups_state
+        SELECT i, '!room1:example.org', 'm.room.member', '@' || n, '$' || n
+        FROM generate_series(${first}, ${first + count - 1}) AS i, generate_series(1, 500) AS n`);
+  await grow(100_000, 1);
+  assert.equal((await run(db)).rooms, 0);
+  await grow(100_001, 20);
+  const before = await readAllStates(db);
+  const summary = await run(db);
+  assert.deepEqual([summary.rooms, summary.rowsDeleted], [1, 20 * 500]);
+  expectSameStates(await readAllStates(db), before);
+});
+
+test('only the rooms that are asked for are touched', async (t) => {
+  const db = await goldenDatabase(t);
+  const [room0, room1, room2] = GOLDEN_ROOMS;
+  const progress = async () => {
+    const { rows } = await db.query<{ room_id: string }>(
+      'SELECT room_id FROM state_compressor_progress ORDER BY 1',
+    );
+    return rows.map(({ room_id }) => room_id);
+  };
+  const lowest = async () =>
+    (
+      await db.query<{ l: string }>(
+        'SELECT lowest_uncompressed_group AS l FROM state_compressor_total_progress',
+      )
+    ).rows[0].l;
+  await run(db, { ...LEVELS, rooms: [room1] });
+  assert.deepEqual(await progress(), [room1]);
+  assert.equal(await lowest(), '0');
+  await run(db, { rooms: [room0, '!none:example.org'], except: [room0] });
+  assert.deepEqual(await progress(), [room1]);
+  await run(db, { ...LEVELS, maxRooms: 1, chunks: 1 });
+  assert.deepEqual(await progress(), [room0, room1]);
+  await run(db, { ...LEVELS, except: [room2] });
+  assert.deepEqual(await progress(), [room0, room1]);
+  const { lines } = await run(db, { order: 'id', rooms: [room2, '!none:example.org'] });
+  assert.deepEqual(await progress(), GOLDEN_ROOMS);
+  assert.match(lines.join('\n'), /Room '!none:example\.org' has no state groups/);
+  await run(db, { ...LEVELS });
+  assert.equal(await lowest(), '3');
+});
+
+test('rooms are taken by their gain or by their first group', async (t) => {
+  const db = await goldenDatabase(t);
+  const order = (lines: readonly string[]) =>
+    lines.flatMap((line) => /^Room '(.room\d).* could be/.exec(line)?.[1] ?? []);
+  const gain = await run(db, { dryRun: true });
+  assert.deepEqual(order(gain.lines), ['!room2', '!room1', '!room0']);
+  const id = await run(db, { dryRun: true, order: 'id' });
+  assert.deepEqual(order(id.lines), ['!room0', '!room1', '!room2']);
+  assert.ok(gain.rowsToSave > 26_000);
+  assert.equal(id.rowsToSave, gain.rowsToSave);
+  const few = await run(db, { dryRun: true, chunkSize: 100, chunks: 1 });
+  assert.deepEqual(order(few.lines), ['!room2']);
+  const levels = await run(db, { ...LEVELS, order: 'gain', dryRun: true });
+  assert.deepEqual(order(levels.lines), ['!room2', '!room1', '!room0']);
+  // Nothing was written, not even tables made.
+  const { rows } = await db.query("SELECT to_regclass('state_compressor_progress') AS made");
+  assert.deepEqual(rows, [{ made: null }]);
+  const chunks = await run(db, { ...LEVELS, order: 'gain' });
+  assert.deepEqual([chunks.rooms, chunks.chunks], [3, 11]);
+});
+
+test('a room that fails is set aside, and the others are done', async (t) => {
+  const db = await goldenDatabase(t);
+  // An id that is beyond what JavaScript's numbers hold.
+  await db.query(`
+    INSERT INTO state_groups VALUES (2, '!broken:example.org', '$e'), (9007199254740993, '!broken:example.org', '$e')`);
+  const before = await readAllStates(db);
+  for (const options of [
+    ['-l', '100,50,25', '-c', '500'],
+    ['-r', '!broken:example.org', '-r', '!room0:example.org'],
+  ]) {
+    const { code, stderr } = await runCli(['auto', '-p', db.url, ...options]);
+    assert.equal(code, 11, stderr);
+    assert.match(
+      stderr,
+      /Warning: Room '!broken:example\.org' failed and is set aside: .*9007199254740993/,
+    );
+    assert.match(stderr, /A room failed, .*: !broken:example\.org\. The others are done\./);
+  }
+  const { rows } = await db.query<{ rooms: string[] }>(
+    'SELECT array_agg(room_id ORDER BY room_id) AS rooms FROM state_compressor_progress',
+  );
+  assert.deepEqual(rows[0].rooms, GOLDEN_ROOMS);
+  expectSameStates(await readAllStates(db), before);
+});
+
+test('a chunk that would grow keeps its groups, and the run goes on with empty levels', async (t) => {
+  const db = await emptyDatabase(t);
+  // Two branches take turns, and each has a key that the other has not; then snapshots that are all the same.
+  await db.query(`
+    INSERT INTO state_groups SELECT i, '!odd:example.org', '$e' FROM generate_series(1, 120) AS i;
+    INSERT INTO state_group_edges SELECT i, greatest(1, i - 2) FROM generate_series(2, 100) AS i;
+    INSERT INTO state_groups_state
+      SELECT 1, '!odd:example.org', 'm.room.member', '@' || n, '$' || n FROM generate_series(1, 5) AS n
+      UNION ALL SELECT 2, '!odd:example.org', 'even', '', '$e' UNION ALL SELECT 3, '!odd:example.org', 'odd', '', '$o'
+      UNION ALL SELECT i, '!odd:example.org', 'm.room.topic', '@' || i, '$' || i FROM generate_series(4, 100) AS i
+      UNION ALL SELECT i, '!odd:example.org', 'm.room.member', '@' || n, '$' || n
+        FROM generate_series(101, 120) AS i, generate_series(1, 5) AS n`);
+  const before = await readAllStates(db);
+  const rows = () =>
+    text(db.copyOut('SELECT * FROM state_groups_state WHERE state_group <= 100 ORDER BY 1, 3, 4'));
+  const kept = await rows();
+  const first = await run(db, { ...LEVELS, chunkSize: 100, chunks: 1 });
+  assert.deepEqual([first.chunks, first.withoutGain, first.rowsDeleted], [1, 1, 0]);
+  const tables = await readTables(db);
+  assert.equal(tables['state_compressor_progress'], '!odd:example.org\t100\n');
+  assert.equal(
+    tables['state_compressor_state'],
+    [
+      [1, 100],
+      [2, 50],
+      [3, 25],
+    ]
+      .map(([level, size]) => `!odd:example.org\t${level}\t${size}\t0\t\\N\n`)
+      .join(''),
+  );
+  const rest = await run(db, { ...LEVELS, chunkSize: 100 });
+  assert.deepEqual([rest.chunks, rest.withoutGain, rest.rowsDeleted], [1, 0, 19 * 5]);
+  assert.equal(await rows(), kept);
+  expectSameStates(await readAllStates(db), before);
+});
+
+test('a time budget ends a run, which is no failure', async (t) => {
+  const db = await goldenDatabase(t);
+  const summary = await run(db, { timeBudget: 1 });
+  assert.equal(summary.stoppedBy, 'time');
+  assert.equal(summary.rowsDeleted, 0);
+  const { code, stderr } = await runCli(['auto', '-p', db.url, '--time-budget', '1h30m']);
+  assert.equal(code, 0, stderr);
+  assert.match(stderr, /^Done after .*: in 3 rooms \d+ rows were saved/m);
+});
+
+test('a second compressor is told of the first', async (t) => {
+  const db = await goldenDatabase(t);
+  const rewriter = await Rewriter.open({ dsn: db.url, env: {} });
+  t.after(() => rewriter.close());
+  await assert.rejects(run(db), BusyError);
+  const { code, stderr } = await runCli(['auto', '-p', db.url]);
+  assert.equal(code, 10, stderr);
+});
+
+test('the metrics file adds runs up', async (t) => {
+  const db = await goldenDatabase(t);
+  const file = join(await temporaryFolder(t), 'synapse.prom');
+  const figures = async () =>
+    Object.fromEntries(
+      (await readFile(file, 'utf8'))
+        .split('\n')
+        .filter((line) => line !== '' && !line.startsWith('#'))
+        .map((line) => line.replace('synapse_compress_state_', '').split(' ')),
+    ) as Record<string, string>;
+  await runCli(['auto', '-p', db.url, '--max-rooms', '1', '--metrics-file', file]);
+  const first = await figures();
+  await runCli(['auto', '-p', db.url, '--metrics-file', file]);
+  const second = await figures();
+  assert.deepEqual([first['runs_total'], second['runs_total']], ['1', '2']);
+  assert.ok(Number(second['rows_saved_total']) > Number(first['rows_saved_total']));
+  const { rows } = await db.query<{ count: string }>('SELECT count(*) FROM state_groups_state');
+  const { rows: fresh } = await (
+    await goldenDatabase(t)
+  ).query<{ count: string }>('SELECT count(*) FROM state_groups_state');
+  assert.equal(Number(second['rows_saved_total']), Number(fresh[0].count) - Number(rows[0].count));
+  await runCli(['auto', '-p', `${db.url}_gone`, '--metrics-file', file]);
+  const third = await figures();
+  assert.deepEqual([third['runs_total'], third['last_run_exit_code']], ['3', '5']);
+  assert.equal(third['rows_saved_total'], second['rows_saved_total']);
+});
+
+test('what makes no sense on the command line is told', async () => {
+  for (const [args, message] of [
+    [['--order', 'size', '-p', 'x'], /--order takes gain or id/],
+    [['--time-budget', '2 hours', '-p', 'x'], /--time-budget takes a time/],
+    [['--time-budget', '0s', '-p', 'x'], /--time-budget takes a time/],
+    [['--log-format', 'xml', '-p', 'x'], /--log-format takes text or json/],
+    [['-n', '0', '-p', 'x'], /-n \(--chunks\) takes a whole number from 1/],
+    [['-p', 'x', 'y'], /'y' belongs to no option/],
+    [['-p', 'x', '--max-hops', '5', '-l', '3'], /about adaptive, and levels are asked for/],
+    [[], /Which database\?/],
+  ] as const) {
+    const { code, stderr } = await runCli(['auto', ...args]);
+    assert.equal(code, 2, stderr);
+    assert.match(stderr, message);
+  }
+});
