@@ -1,0 +1,95 @@
+import assert from 'node:assert/strict';
+import { createReadStream } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import type { TestContext } from 'node:test';
+import { writeRoomFiles } from '../bench/room-files.js';
+import { roomName } from '../bench/room-tables.js';
+import { Synapse, VERSIONS, withSynapse } from './real-synapse/synapse.js';
+import { applySql } from './support/apply-sql.js';
+import { loadTables, STATE_TABLES, synapseStates, temporaryFolder } from './support/fixtures.js';
+import { testPostgres } from './support/postgres.js';
+import type { TestDatabase } from './support/postgres.js';
+import { runCli } from './support/run-cli.js';
+import { expectSameStates } from './support/states.js';
+
+/** Compresses a room of the database, and leaves it so. */
+type Way = (db: TestDatabase, room: string, folder: string) => Promise<void>;
+
+async function succeed(...args: readonly string[]): Promise<void> {
+  const { code, stderr } = await runCli(args);
+  assert.equal(code, 0, stderr);
+}
+
+const WAYS: Record<string, Way> = {
+  'SQL in one transaction': async (db, room, folder) => {
+    const sql = join(folder, 'changes.sql');
+    await succeed('-p', db.url, '-r', room, '-o', sql);
+    await applySql(db, sql, { oneTransaction: true });
+  },
+  'SQL of -t': async (db, room, folder) => {
+    const sql = join(folder, 'changes.sql');
+    await succeed('-p', db.url, '-r', room, '-o', sql, '-t');
+    await applySql(db, sql, { oneTransaction: false });
+  },
+};
+
+/** Rooms, and how they come into a database that has Synapse's tables. */
+const ROOMS: Record<string, (t: TestContext, db: TestDatabase) => Promise<readonly string[]>> = {
+  'the rooms of an export': async (_t, db) => {
+    await loadTables(db, 'synapse');
+    const { rows } = await db.query<{ room: string }>(
+      'SELECT DISTINCT room_id AS room FROM state_groups',
+    );
+    return rows.map(({ room }) => room);
+  },
+  'rooms that were made': async (t, db) => {
+    const folder = await temporaryFolder(t);
+    const rooms = (['branching', 'resolution'] as const).map((kind, index) => ({
+      kind,
+      groups: 1000,
+      keys: 300,
+      seed: 7 + index,
+    }));
+    writeRoomFiles(rooms, folder);
+    for (const table of STATE_TABLES) {
+      await db.copyIn(table, createReadStream(join(folder, `${table}.copy`)));
+    }
+    await db.query('ANALYZE');
+    return rooms.map(({ seed }, index) => roomName(seed, index));
+  },
+};
+
+for (const version of VERSIONS) {
+  for (const [what, load] of Object.entries(ROOMS)) {
+    test(`Synapse ${version} reads ${what} as before`, withSynapse, async (t) => {
+      const db = await (await testPostgres()).createDatabase({ schema: 'none' });
+      t.after(() => db.drop());
+      const synapse = await Synapse.on(t, version, db);
+      await load(t, db);
+      const before = await synapse.states();
+      if (load === ROOMS['the rooms of an export']) {
+        const known = await synapseStates();
+        expectSameStates(before, new Map(known.map(({ group, sha256 }) => [group, sha256])));
+      }
+
+      for (const [way, compress] of Object.entries(WAYS)) {
+        await t.test(`after ${way}`, async (step) => {
+          await db.query(`TRUNCATE ${STATE_TABLES.join()}`);
+          const rooms = await load(step, db);
+          const folder = await temporaryFolder(step);
+          const rows = await countRows(db);
+          for (const room of rooms) await compress(db, room, folder);
+          assert.ok((await countRows(db)) < 0.8 * rows);
+
+          expectSameStates(await synapse.states(), before);
+        });
+      }
+    });
+  }
+}
+
+async function countRows(db: TestDatabase): Promise<number> {
+  const { rows } = await db.query<{ count: string }>('SELECT count(*) FROM state_groups_state');
+  return Number(rows[0].count);
+}
