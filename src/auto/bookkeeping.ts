@@ -1,4 +1,5 @@
-import type pg from 'pg';
+import pg from 'pg';
+import { DatabaseError } from '../errors.js';
 import { DEFAULT_LEVEL_SIZES } from '../planner/levels.js';
 import type { Level } from '../planner/levels.js';
 
@@ -43,13 +44,23 @@ const TABLES = {
     )`,
 };
 
+const INSUFFICIENT_PRIVILEGE = '42501';
+
 /** Makes those tables that are missing: `IF NOT EXISTS` would ask for the right to make them even if none is. */
 export async function createTables(client: pg.ClientBase): Promise<void> {
   const { rows } = await client.query<{ name: keyof typeof TABLES }>(
     'SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(name) IS NULL',
     [Object.keys(TABLES)],
   );
-  for (const { name } of rows) await client.query(TABLES[name]);
+  try {
+    for (const { name } of rows) await client.query(TABLES[name]);
+  } catch (error) {
+    if (!(error instanceof pg.DatabaseError) || error.code !== INSUFFICIENT_PRIVILEGE) throw error;
+    throw new DatabaseError(
+      `The user may not make the tables in which progress is kept. Make them as another user, and GRANT SELECT, INSERT, UPDATE, DELETE on them:\n${rows.map(({ name }) => TABLES[name]).join(';\n')};`,
+      { cause: error },
+    );
+  }
   await client.query(
     'INSERT INTO state_compressor_total_progress (lowest_uncompressed_group) VALUES (0) ON CONFLICT (lock) DO NOTHING',
   );
