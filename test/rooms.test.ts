@@ -1,0 +1,110 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { RoomEstimate } from '../src/auto/room-estimates.js';
+import { emptyDatabase, GOLDEN_ROOMS, goldenDatabase, run } from './support/auto-run.js';
+import { loadTables } from './support/fixtures.js';
+import type { TestDatabase } from './support/postgres.js';
+import { runCli } from './support/run-cli.js';
+
+interface Result {
+  readonly exact: boolean;
+  readonly tableBytes: number;
+  readonly rooms: readonly RoomEstimate[];
+}
+
+async function listed(db: TestDatabase, ...options: string[]): Promise<Result> {
+  const { code, stdout, stderr } = await runCli(['rooms', '-p', db.url, '--json', ...options]);
+  assert.equal(code, 0, stderr);
+  return JSON.parse(stdout) as Result;
+}
+
+function assertNear(actual: number, expected: number, what: string): void {
+  const tolerance = Math.max(0.3 * expected, 1000);
+  assert.ok(Math.abs(actual - expected) <= tolerance, `${what}: ${actual}, not ${expected}`);
+}
+
+for (const folder of ['golden/auto/before', 'synapse']) {
+  test(`estimates are near to what counting and planning give, for ${folder}`, async (t) => {
+    const db = await emptyDatabase(t);
+    await loadTables(db, folder);
+    const estimated = await listed(db);
+    const exact = await listed(db, '--exact');
+    assert.deepEqual([estimated.exact, exact.exact], [false, true]);
+    const { rows } = await db.query<{ room: string; rows: number; groups: number }>(`
+      SELECT room_id AS room, count(*)::int AS groups,
+        (SELECT count(*) FROM state_groups_state AS s WHERE s.room_id = g.room_id)::int AS rows
+      FROM state_groups AS g GROUP BY room_id`);
+    assert.equal(estimated.rooms.length, rows.length);
+    for (const { room, rows: count, groups } of rows) {
+      const estimate = estimated.rooms.find((found) => found.room === room)!;
+      const found = exact.rooms.find((other) => other.room === room)!;
+      assert.deepEqual([estimate.stateGroups, estimate.newGroups], [groups, groups]);
+      assert.equal(found.rows, count);
+      assertNear(estimate.rows, found.rows, `rows of ${room}`);
+      assertNear(estimate.gain, found.gain, `gain of ${room}`);
+    }
+    const gains = exact.rooms.map(({ gain }) => gain);
+    assert.deepEqual(
+      gains,
+      [...gains].sort((a, b) => b - a),
+    );
+  });
+}
+
+test('an estimate reads the rows by their index alone, and writes nothing', async (t) => {
+  const db = await goldenDatabase(t);
+  const figures = async () => {
+    await db.query('SELECT pg_stat_clear_snapshot()');
+    const { rows } = await db.query<{ scans: string; rows: string; reads: string }>(`
+      SELECT seq_scan AS scans, n_tup_ins + n_tup_upd + n_tup_del AS rows, idx_scan AS reads
+      FROM pg_stat_user_tables WHERE relname = 'state_groups_state'`);
+    return rows[0];
+  };
+  const before = await figures();
+  // Statistics that are as wrong as can be.
+  await db.query(`
+    UPDATE pg_class SET reltuples = 0, relpages = 0 WHERE relname IN ('state_groups', 'state_groups_state', 'state_group_edges');
+    DELETE FROM pg_statistic`);
+  const { rooms } = await listed(db, '--room', GOLDEN_ROOMS[1], '-r', GOLDEN_ROOMS[2]);
+  assert.deepEqual(rooms.map(({ room }) => room).sort(), GOLDEN_ROOMS.slice(1));
+  for (;;) {
+    const after = await figures();
+    assert.deepEqual([after.scans, after.rows], [before.scans, before.rows]);
+    // The server counts a little later.
+    if (Number(after.reads) > Number(before.reads)) break;
+  }
+});
+
+test('what was compressed is not promised again', async (t) => {
+  const db = await goldenDatabase(t);
+  await run(db, { rooms: [GOLDEN_ROOMS[0]] });
+  await run(db, { strategy: { name: 'levels', sizes: undefined }, rooms: [GOLDEN_ROOMS[1]] });
+  const { rooms } = await listed(db);
+  const seen = GOLDEN_ROOMS.map((name) => {
+    const { newGroups, compressedBy, gain } = rooms.find(({ room }) => room === name)!;
+    return [newGroups, compressedBy, gain > 0];
+  });
+  assert.deepEqual(seen[0], [0, 'adaptive', false]);
+  assert.deepEqual(seen[1].slice(0, 2), [0, 'levels']);
+  assert.deepEqual(seen[2], [2000, undefined, true]);
+});
+
+test('rooms are listed in a table to read', async (t) => {
+  const db = await goldenDatabase(t);
+  const { code, stdout, stderr } = await runCli(['rooms', '-p', db.url, '--exact']);
+  assert.equal(code, 0, stderr);
+  assert.match(stdout, /^3 rooms with [\d,]+ rows in [\d.]+ MB; [\d,]+ of them can be saved\.$/m);
+  assert.match(stdout, /^ +gain +rows +state groups +new ones +room$/m);
+  assert.match(stdout, /^ *[\d,]+ +[\d,]+ +2,000 +2,000 +!room2:example\.org$/m);
+  const help = await runCli(['rooms', '--help']);
+  assert.match(help.stdout, /^Usage: synapse_compress_state rooms -p DSN/);
+  for (const [args, exitCode, message] of [
+    [[], 2, /Which database\?/],
+    [['-p', db.url, 'x'], 2, /'x' belongs to no option/],
+    [['-p', `${db.url}_gone`], 5, /has no database/],
+  ] as const) {
+    const result = await runCli(['rooms', ...args]);
+    assert.equal(result.code, exitCode, result.stderr);
+    assert.match(result.stderr, message);
+  }
+});
