@@ -26,7 +26,7 @@ import type { RoomChanges } from './room-changes.js';
 import { readEstimates } from './room-estimates.js';
 import type { RoomEstimate } from './room-estimates.js';
 
-export type AutoStrategy =
+type AutoStrategy =
   | { readonly name: 'levels'; readonly sizes: readonly number[] | undefined }
   | { readonly name: 'adaptive'; readonly settings: AdaptiveSettings };
 

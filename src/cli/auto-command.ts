@@ -37,7 +37,7 @@ export interface AutoCommand extends Pick<
 }
 
 /** State groups of a chunk, unless it is said. */
-const CHUNK_SIZE = 2000;
+const CHUNK_SIZE = 1000;
 
 const ROOMS = 'Which rooms, and how many:';
 const REPORT = 'What it tells:';

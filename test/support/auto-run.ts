@@ -10,7 +10,7 @@ import { testPostgres } from './postgres.js';
 import type { TestDatabase } from './postgres.js';
 
 /** The tables in the order of fixtures/golden/auto/after. */
-export const IN_ORDER = {
+const IN_ORDER = {
   state_group_edges: 'SELECT * FROM state_group_edges ORDER BY state_group, prev_state_group',
   state_groups_state:
     'SELECT * FROM state_groups_state ORDER BY state_group, type, state_key, event_id',
