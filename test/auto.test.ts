@@ -79,6 +79,29 @@ test('a run that is killed anywhere is gone on with as if it had not been', asyn
   await assertGolden(db);
 });
 
+test('a run whose connections are cut goes on, or the next one does', async (t) => {
+  const db = await goldenDatabase(t);
+  const ended = new AbortController();
+  let cutting: Promise<void> | undefined;
+  let cut = 0;
+  const cutAgainAndAgain = async () => {
+    while (!ended.signal.aborted) {
+      const { rowCount } = await db.query(`
+        SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = 'synapse_compress_state'`);
+      cut += rowCount ?? 0;
+      await setTimeout(400);
+    }
+  };
+  // Once a chunk is done.
+  await run(db, { ...LEVELS, log: () => void (cutting ??= cutAgainAndAgain()) });
+  ended.abort();
+  await cutting;
+  assert.ok(cut > 0);
+  await run(db, LEVELS);
+  await assertGolden(db);
+});
+
 test('a signal ends a run after the transaction under way, and the next one goes on', async (t) => {
   const db = await goldenDatabase(t);
   const child = spawn(

@@ -380,6 +380,13 @@ class AutoCompressor {
       await this.#transaction(within);
     } else {
       for await (const changes of spool!.batches(most)) {
+        if (this.#stop.aborted) {
+          log(
+            'info',
+            `${spool!.changes - left} of ${spool!.changes} changes of room '${room}' are applied.`,
+            { room },
+          );
+        }
         this.#stop.throwIfAborted();
         left -= changes.length;
         const outcome = await this.#rewriter!.rewrite(
