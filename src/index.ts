@@ -1,5 +1,5 @@
 export { Rewriter } from './apply/rewriter.js';
-export type { Batch, Outcome, RewriterSettings } from './apply/rewriter.js';
+export type { Batch, Outcome, RewriterSettings, Within } from './apply/rewriter.js';
 export { compressRoom } from './compress.js';
 export type { CompressSettings, Output, Progress } from './compress.js';
 export {

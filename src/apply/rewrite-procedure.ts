@@ -44,10 +44,10 @@ export const BEGIN_BATCH = 'BEGIN ISOLATION LEVEL REPEATABLE READ';
 /**
  * Makes the session's temporary tables and procedures; may be run again in the same session.
  *
- * `rewrite_state_groups(room, in_parts)` rewrites what was copied, empties the tables, and leaves in the
- * setting `synapse_compress_state.batch` what came of it, as JSON. Where another transaction is in the
- * way, that is an error; but with `in_parts` the batch is halved until only the groups concerned are left,
- * and these are skipped.
+ * `rewrite_state_groups(room, in_parts, dry_run)` rewrites what was copied, empties the tables, and leaves
+ * in the setting `synapse_compress_state.batch` what came of it, as JSON. Where another transaction is in
+ * the way, that is an error; but with `in_parts` the batch is halved until only the groups concerned are
+ * left, and these are skipped. With `dry_run` it locks and writes nothing, but says what it would do.
  */
 export const DEFINE_REWRITING = `SET client_min_messages = 'warning';
 CREATE TEMPORARY TABLE IF NOT EXISTS synapse_compress_state_changes (
@@ -60,7 +60,7 @@ CREATE TEMPORARY TABLE IF NOT EXISTS synapse_compress_state_rows (
 );
 
 CREATE OR REPLACE FUNCTION pg_temp.rewrite_part(
-    room text, first_group bigint, last_group bigint,
+    room text, first_group bigint, last_group bigint, dry_run boolean,
     OUT rewritten bigint[], OUT done bigint, OUT deleted bigint, OUT inserted bigint,
     OUT skipped bigint[], OUT reasons text[]
 ) LANGUAGE plpgsql SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $function$
@@ -76,18 +76,20 @@ BEGIN
     rewritten := '{}';
     done := 0;
     deleted := 0;
+    inserted := 0;
     skipped := '{}';
     reasons := '{}';
-    WITH wanted AS (
-        SELECT * FROM pg_temp.synapse_compress_state_changes
+    locked := ARRAY(
+        SELECT state_group FROM pg_temp.synapse_compress_state_changes
         WHERE state_group BETWEEN first_group AND last_group
-    ), existing AS (
-        SELECT id FROM state_groups
-        WHERE id = ANY (ARRAY(SELECT state_group FROM wanted UNION SELECT new_predecessor FROM wanted))
-            AND room_id = room
-        ORDER BY id FOR NO KEY UPDATE
-    )
-    SELECT array_agg(id) INTO locked FROM existing;
+        UNION SELECT new_predecessor FROM pg_temp.synapse_compress_state_changes
+        WHERE state_group BETWEEN first_group AND last_group);
+    IF dry_run THEN
+        locked := ARRAY(SELECT id FROM state_groups WHERE id = ANY (locked) AND room_id = room);
+    ELSE
+        locked := ARRAY(SELECT id FROM state_groups WHERE id = ANY (locked) AND room_id = room
+            ORDER BY id FOR NO KEY UPDATE);
+    END IF;
     -- Before 1.124 there is no such table, and a statement that is not reached is not looked at.
     IF to_regclass('state_groups_pending_deletion') IS NOT NULL THEN
         pending := ARRAY(SELECT state_group FROM state_groups_pending_deletion
@@ -134,14 +136,20 @@ BEGIN
         ELSE
             rewritten := rewritten || change.state_group;
             deleted := deleted + stored_rows;
-            DELETE FROM state_group_edges WHERE state_group = change.state_group;
-            DELETE FROM state_groups_state WHERE state_group = change.state_group;
+            inserted := inserted + change.new_rows;
+            IF NOT dry_run THEN
+                DELETE FROM state_group_edges WHERE state_group = change.state_group;
+                DELETE FROM state_groups_state WHERE state_group = change.state_group;
+            END IF;
         END IF;
         IF reason IS NOT NULL THEN
             skipped := skipped || change.state_group;
             reasons := reasons || reason;
         END IF;
     END LOOP;
+    IF dry_run THEN
+        RETURN;
+    END IF;
 
     UPDATE state_groups SET room_id = room_id WHERE id = ANY (ARRAY(
         SELECT unnest(rewritten) UNION
@@ -154,11 +162,12 @@ BEGIN
     INSERT INTO state_groups_state (state_group, room_id, type, state_key, event_id)
     SELECT state_group, room, type, state_key, event_id FROM unnest(rewritten) AS state_group
     JOIN pg_temp.synapse_compress_state_rows USING (state_group);
-    GET DIAGNOSTICS inserted = ROW_COUNT;
 END
 $function$;
 
-CREATE OR REPLACE PROCEDURE pg_temp.rewrite_state_groups(room text, in_parts boolean)
+CREATE OR REPLACE PROCEDURE pg_temp.rewrite_state_groups(
+    room text, in_parts boolean, dry_run boolean DEFAULT false
+)
 LANGUAGE plpgsql SET lock_timeout = '5s' AS $procedure$
 DECLARE
     groups bigint[] := ARRAY(
@@ -187,7 +196,7 @@ BEGIN
         parts := parts - 1;
         CONTINUE WHEN first > last;
         BEGIN
-            SELECT * INTO part FROM pg_temp.rewrite_part(room, groups[first], groups[last]);
+            SELECT * INTO part FROM pg_temp.rewrite_part(room, groups[first], groups[last], dry_run);
             rewritten := rewritten + cardinality(part.rewritten);
             done := done + part.done;
             deleted := deleted + part.deleted;

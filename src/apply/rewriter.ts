@@ -8,7 +8,7 @@ import { isLost } from '../sources/postgres/database-errors.js';
 import { changeLine, rowLines } from './batch-text.js';
 import { BEGIN_BATCH, COPY_CHANGES, COPY_ROWS } from './rewrite-procedure.js';
 import { isConflict, rewriteError } from './rewrite-errors.js';
-import { WriterSession } from './writer-session.js';
+import { signalOption, WriterSession } from './writer-session.js';
 import type { WriterSettings } from './writer-session.js';
 
 /** Changes of one room, each of another state group, that are applied in one transaction. */
@@ -33,6 +33,12 @@ export interface Outcome {
 
 export type RewriterSettings = WriterSettings;
 
+/**
+ * More statements of a batch's transaction. If the connection is lost while it is committed, all is done
+ * again, though what was done first may stand: so let them set values, not add to them.
+ */
+export type Within = (client: pg.ClientBase, outcome: Omit<Outcome, 'seconds'>) => Promise<void>;
+
 /** How often a batch that meets other transactions is begun; Synapse gives up after five times. */
 const ATTEMPTS = 4;
 /** Before the second attempt, in milliseconds; then twice as long each time. */
@@ -40,10 +46,14 @@ const FIRST_PAUSE = 250;
 /** A batch that the connection is lost over so often may be what breaks it. */
 const MOST_LOSSES = 5;
 
-const REWRITE = (room: string, inParts: boolean): string =>
-  `${BEGIN_BATCH};
-  CALL pg_temp.rewrite_state_groups(${pg.escapeLiteral(room)}, ${inParts});
-  SELECT current_setting('synapse_compress_state.batch')::json AS outcome`;
+/** What the procedure is to do where another transaction is in the way, or instead of rewriting. */
+type Mode = 'all or nothing' | 'in parts' | 'dry run';
+
+function rewriteStatement(room: string, mode: Mode): string {
+  return `${BEGIN_BATCH};
+    CALL pg_temp.rewrite_state_groups(${pg.escapeLiteral(room)}, ${mode === 'in parts'}, ${mode === 'dry run'});
+    SELECT current_setting('synapse_compress_state.batch')::json AS outcome`;
+}
 
 interface BatchResult {
   readonly rewritten: number;
@@ -84,26 +94,39 @@ export class Rewriter {
   /**
    * Rewrites the groups of a batch in one transaction.
    *
-   * @param within more statements of the same transaction, after the groups are rewritten; they are run
-   *   also if all groups are skipped or there is none. If the connection is lost while the transaction is
-   *   committed, the batch is done once more, and `within` is called again though its first statements may
-   *   stand: let them set values, not add to them.
+   * @param within called after the groups are rewritten, also if all are skipped or there is none
    * @throws DatabaseError; what `within` throws, after a rollback; the signal's reason while it waits
    */
-  async rewrite(
-    batch: Batch,
-    within?: (client: pg.ClientBase, outcome: Outcome) => Promise<void>,
-  ): Promise<Outcome> {
-    for (let losses = 0; ; losses++) {
-      try {
-        return await this.#rewrite(batch, within);
-      } catch (error) {
-        if (!isLost(error as Error) || losses === MOST_LOSSES)
-          throw rewriteError(error, `while state groups of room '${batch.room}' were rewritten`);
-        this.#session = await this.#session.again(error as Error);
-        this.#leftOver = false;
+  async rewrite(batch: Batch, within?: Within): Promise<Outcome> {
+    return this.#unlessLost(batch.room, async () => {
+      await this.#send(batch);
+      for (let attempt = 1; ; attempt++) {
+        try {
+          const mode = attempt === ATTEMPTS ? 'in parts' : 'all or nothing';
+          return await this.#transaction(batch.room, mode, within);
+        } catch (error) {
+          if (!isConflict(error) || attempt === ATTEMPTS) throw error;
+          const pause = FIRST_PAUSE * 2 ** (attempt - 1) * (0.5 + Math.random());
+          await setTimeout(pause, undefined, signalOption(this.#settings.signal));
+        }
       }
-    }
+    });
+  }
+
+  /** Says what `rewrite` would do now, locks nothing and changes nothing. */
+  async inspect(batch: Batch): Promise<Outcome> {
+    return this.#unlessLost(batch.room, async () => {
+      await this.#send(batch);
+      return this.#transaction(batch.room, 'dry run', undefined);
+    });
+  }
+
+  /** Runs a statement outside of a transaction, and again if the connection is lost meanwhile. */
+  async query<Row extends pg.QueryResultRow>(statement: string): Promise<Row[]> {
+    return this.#unlessLost(undefined, async () => {
+      const { rows } = await this.#session.client.query<Row>(statement);
+      return rows;
+    });
   }
 
   /** Ends the connection. Safe to call at any time, and twice. */
@@ -111,45 +134,57 @@ export class Rewriter {
     await this.#session.close();
   }
 
-  async #rewrite(
-    { room, changes }: Batch,
-    within: ((client: pg.ClientBase, outcome: Outcome) => Promise<void>) | undefined,
-  ): Promise<Outcome> {
-    const { client } = this.#session;
+  async #unlessLost<T>(room: string | undefined, work: () => Promise<T>): Promise<T> {
+    for (let losses = 0; ; losses++) {
+      try {
+        return await work();
+      } catch (error) {
+        if (!isLost(error as Error) || losses === MOST_LOSSES) {
+          throw rewriteError(
+            error,
+            room === undefined ? 'between changes' : `while room '${room}' was rewritten`,
+          );
+        }
+        this.#session = await this.#session.again(error as Error);
+        this.#leftOver = false;
+      }
+    }
+  }
+
+  /** Fills the temporary tables. */
+  async #send({ changes }: Batch): Promise<void> {
     if (this.#leftOver) {
-      await client.query(
+      await this.#session.client.query(
         'TRUNCATE pg_temp.synapse_compress_state_changes, pg_temp.synapse_compress_state_rows',
       );
     }
     this.#leftOver = true;
     await this.#copy(COPY_CHANGES, [Buffer.from(changes.map(changeLine).join(''))]);
     await this.#copy(COPY_ROWS, rowLines(changes));
-    for (let attempt = 1; ; attempt++) {
-      const started = performance.now();
-      try {
-        const results = (await client.query(
-          REWRITE(room, attempt === ATTEMPTS),
-        )) as unknown as pg.QueryResult<{ outcome: BatchResult }>[];
-        const { rewritten, done, deleted, inserted, skipped } = results.at(-1)!.rows[0].outcome;
-        const outcome = {
-          rewritten,
-          alreadyDone: done,
-          skipped: skipped.map(([stateGroup, reason]) => ({ stateGroup, reason })),
-          rowsDeleted: deleted,
-          rowsInserted: inserted,
-        };
-        await within?.(client, { ...outcome, seconds: (performance.now() - started) / 1000 });
-        await client.query('COMMIT');
-        this.#leftOver = false;
-        return { ...outcome, seconds: (performance.now() - started) / 1000 };
-      } catch (error) {
-        if (isLost(error as Error)) throw error;
-        await client.query('ROLLBACK');
-        if (!isConflict(error) || attempt === ATTEMPTS) throw error;
-        await setTimeout(FIRST_PAUSE * 2 ** (attempt - 1) * (0.5 + Math.random()), undefined, {
-          ...(this.#settings.signal && { signal: this.#settings.signal }),
-        });
-      }
+  }
+
+  async #transaction(room: string, mode: Mode, within: Within | undefined): Promise<Outcome> {
+    const { client } = this.#session;
+    const started = performance.now();
+    try {
+      const results = (await client.query(
+        rewriteStatement(room, mode),
+      )) as unknown as pg.QueryResult<{ outcome: BatchResult }>[];
+      const { rewritten, done, deleted, inserted, skipped } = results.at(-1)!.rows[0].outcome;
+      const outcome = {
+        rewritten,
+        alreadyDone: done,
+        skipped: skipped.map(([stateGroup, reason]) => ({ stateGroup, reason })),
+        rowsDeleted: deleted,
+        rowsInserted: inserted,
+      };
+      await within?.(client, outcome);
+      await client.query('COMMIT');
+      this.#leftOver = false;
+      return { ...outcome, seconds: (performance.now() - started) / 1000 };
+    } catch (error) {
+      if (!isLost(error as Error)) await client.query('ROLLBACK');
+      throw error;
     }
   }
 

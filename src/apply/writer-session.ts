@@ -139,7 +139,7 @@ export class WriterSession {
     );
     const end = performance.now() + RECONNECT_FOR;
     for (let pause = 250; ; pause = Math.min(2 * pause, LONGEST_PAUSE)) {
-      await setTimeout(pause, undefined, signal && { signal });
+      await setTimeout(pause, undefined, signalOption(signal));
       try {
         const session = await WriterSession.open(this.#settings, this.#here);
         onTrouble?.('Connected again: going on where it was.');
@@ -150,6 +150,11 @@ export class WriterSession {
       }
     }
   }
+}
+
+/** For timers; an option may not be undefined. */
+export function signalOption(signal: AbortSignal | undefined): { signal?: AbortSignal } {
+  return signal === undefined ? {} : { signal };
 }
 
 /** @throws DatabaseError if the server can't be written to, or is not what we are connected to */

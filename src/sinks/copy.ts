@@ -22,9 +22,11 @@ export const FIRST_LINE = '-- Changes for synapse_compress_state apply, or psql;
 /** The line that ends COPY text. */
 export const END_OF_COPY = '\\.';
 
-/** The last line. */
+/** How the last line begins. */
+export const LAST_LINE = '-- End of the changes: ';
+
 export function lastLine(groups: number, rows: number): string {
-  return `-- End of the changes: ${groups} state groups, ${rows} rows.`;
+  return `${LAST_LINE}${groups} state groups, ${rows} rows.`;
 }
 
 export interface CopySettings {

@@ -1,0 +1,161 @@
+import type { ChangedGroup } from '../planner/planned-group.js';
+import type { RoomChange } from './change-file.js';
+import type { Batch, Outcome, Rewriter } from './rewriter.js';
+import { Throttle } from './throttle.js';
+import type { Pace } from './throttle.js';
+
+/** What was done so far; rows are those of `state_groups_state`. */
+export interface Applied {
+  rewritten: number;
+  /** Groups that were as their change wants them already. */
+  alreadyDone: number;
+  skipped: number;
+  /** Why groups were left as they are: how many, and the first of them. */
+  readonly reasons: Map<string, { count: number; readonly examples: number[] }>;
+  rowsDeleted: number;
+  rowsInserted: number;
+  batches: number;
+  /** The longest transaction. */
+  longestSeconds: number;
+  /** Of all, pauses among them. */
+  seconds: number;
+}
+
+export interface ApplySettings {
+  readonly changes: AsyncIterable<RoomChange>;
+  readonly rewriter: Rewriter;
+  /** Says what would be done, and writes nothing. */
+  readonly dryRun?: boolean;
+  readonly pace?: Pace | undefined;
+  /** Aborted, the batch under way is finished, and no other begun. */
+  readonly signal?: AbortSignal | undefined;
+  /** Called after each batch. */
+  readonly onProgress?: (applied: Applied) => void;
+  /** Told in a sentence what is waited for. */
+  readonly onTrouble?: (sentence: string) => void;
+}
+
+/** What a transaction is to take: Synapse waits no longer for a group that we hold. */
+const TARGET_SECONDS = 0.3;
+/** Rows, deleted and inserted, of the first batch and of the largest. */
+const FIRST_ROWS = 10_000;
+const MOST_ROWS = 400_000;
+/** However few rows they have. */
+const MOST_GROUPS = 2000;
+/** Of new rows, which are held in memory. */
+const MOST_BYTES = 8 * 1024 * 1024;
+
+const EXAMPLES = 5;
+
+/**
+ * Applies changes in batches that take about 0.3 s each. What was done is in `applied` also when this
+ * fails, or when the signal ends it.
+ *
+ * @throws InputError from the changes, DatabaseError from the rewriter
+ */
+export async function applyChanges(settings: ApplySettings, applied: Applied): Promise<void> {
+  const { changes, rewriter, signal, onProgress } = settings;
+  const started = performance.now();
+  const throttle = new Throttle(rewriter, settings);
+  const size = new BatchSize(throttle.mostRows);
+  let room = '';
+  let groups: ChangedGroup[] = [];
+
+  const rewrite = async (): Promise<void> => {
+    if (groups.length === 0) return;
+    const batch: Batch = { room, changes: groups };
+    groups = [];
+    const begun = performance.now();
+    const outcome = await (settings.dryRun ? rewriter.inspect(batch) : rewriter.rewrite(batch));
+    add(applied, outcome);
+    size.took(outcome.seconds);
+    applied.seconds = (performance.now() - started) / 1000;
+    onProgress?.(applied);
+    await throttle.pause(outcome, (performance.now() - begun) / 1000);
+  };
+
+  try {
+    for await (const change of changes) {
+      if (change.room !== room) {
+        await rewrite();
+        room = change.room;
+      }
+      if (signal?.aborted) return;
+      groups.push(change.group);
+      size.add(change.group);
+      if (size.isFull) await rewrite();
+      if (signal?.aborted) return;
+    }
+    await rewrite();
+  } catch (error) {
+    // What is complete of a file that is cut off is applied.
+    if (!signal?.aborted) await rewrite();
+    throw error;
+  } finally {
+    applied.seconds = (performance.now() - started) / 1000;
+  }
+}
+
+/** Nothing done yet. */
+export function nothingApplied(): Applied {
+  return {
+    rewritten: 0,
+    alreadyDone: 0,
+    skipped: 0,
+    reasons: new Map(),
+    rowsDeleted: 0,
+    rowsInserted: 0,
+    batches: 0,
+    longestSeconds: 0,
+    seconds: 0,
+  };
+}
+
+function add(applied: Applied, outcome: Outcome): void {
+  applied.rewritten += outcome.rewritten;
+  applied.alreadyDone += outcome.alreadyDone;
+  applied.skipped += outcome.skipped.length;
+  for (const { stateGroup, reason } of outcome.skipped) {
+    const known = applied.reasons.get(reason) ?? { count: 0, examples: [] };
+    applied.reasons.set(reason, known);
+    known.count++;
+    if (known.examples.length < EXAMPLES) known.examples.push(stateGroup);
+  }
+  applied.rowsDeleted += outcome.rowsDeleted;
+  applied.rowsInserted += outcome.rowsInserted;
+  applied.batches++;
+  applied.longestSeconds = Math.max(applied.longestSeconds, outcome.seconds);
+}
+
+/** How large a batch may become, by how long the last ones took. */
+class BatchSize {
+  readonly #most: number;
+  #limit: number;
+  #rows = 0;
+  #groups = 0;
+  #bytes = 0;
+
+  constructor(mostRows: number) {
+    this.#most = Math.min(mostRows, MOST_ROWS);
+    this.#limit = Math.min(FIRST_ROWS, this.#most);
+  }
+
+  get isFull(): boolean {
+    return this.#rows >= this.#limit || this.#groups >= MOST_GROUPS || this.#bytes >= MOST_BYTES;
+  }
+
+  add({ oldRows, newRows, change }: ChangedGroup): void {
+    this.#groups++;
+    this.#rows += oldRows + newRows;
+    this.#bytes += change.rows.length;
+  }
+
+  /** Ends a batch that took so long. A server that was held up once is not slow for ever, hence the limits. */
+  took(seconds: number): void {
+    const factor = Math.min(2, Math.max(0.5, TARGET_SECONDS / Math.max(seconds, 0.001)));
+    this.#limit = Math.min(this.#most, Math.max(1, this.#limit * factor));
+    this.#rows = 0;
+    this.#groups = 0;
+    this.#bytes = 0;
+  }
+}
