@@ -81,8 +81,12 @@ for (const from of ['files', 'Postgres', 'standard input'] as const) {
         files: ['-i', files],
         Postgres: ['-p', db.url],
         'standard input': [
-          ...['-i', join(files, 'state_group_edges.copy'), '-i', join(files, 'state_groups.copy')],
-          ...['-i', '-'],
+          '-i',
+          join(files, 'state_group_edges.copy'),
+          '-i',
+          join(files, 'state_groups.copy'),
+          '-i',
+          '-',
         ],
       }[from];
       const rowsFile = createReadStream(join(files, 'state_groups_state.copy'));
@@ -210,7 +214,7 @@ for (const [end, unpack] of [
         const [program, ...args] = unpack;
         const unpacked = spawnSync(program, [...args, output], { maxBuffer: 2 ** 28 });
         assert.equal(unpacked.status, 0);
-        if (options.length > 0) assert.equal(unpacked.stdout.toString(), plain.stdout);
+        if (options.length === 1) assert.equal(unpacked.stdout.toString(), plain.stdout);
         assert.equal(statistics.outputBytes, (await readFile(output)).length);
         assert.equal(runLine(stderr, db, folder).status, 0);
         expectSameStates(await readAllStates(db), states);

@@ -31,6 +31,8 @@ test('what is not given is left to the defaults', () => {
     room: ROOM,
     range: {},
     output: undefined,
+    format: 'sql',
+    batch: undefined,
     unbuffered: false,
     statsFile: undefined,
     minSavedRows: undefined,
@@ -49,6 +51,8 @@ test('every option has its effect, by its short name and by its long one', () =>
     room: ROOM,
     range: { minStateGroup: 5, maxStateGroup: 900, groupsToCompress: 100 },
     output: 'out.sql',
+    format: 'copy',
+    batch: 9,
     unbuffered: false,
     statsFile: 'stats.json',
     minSavedRows: 7,
@@ -62,6 +66,7 @@ test('every option has its effect, by its short name and by its long one', () =>
   const short = ['-p', 'host=/run/postgresql dbname=synapse', '-r', ROOM, '-b', '5', '-s', '900'];
   short.push('-n', '100', '-o', 'out.sql', '-m', '7', '-l', '3,4', '-tgN');
   const others = ['--stats-file', 'stats.json', '--memory', '128', '--tmpdir', '/var/tmp'];
+  others.push('--format', 'copy', '--batch', '9');
   assert.deepEqual(parsed([...short, ...others]), expected);
   const long = [
     ['--postgres-url', 'host=/run/postgresql dbname=synapse'],

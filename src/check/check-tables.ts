@@ -1,17 +1,14 @@
-import { randomBytes } from 'node:crypto';
 import type { Progress } from '../compress.js';
 import { RoomNotFoundError } from '../errors.js';
+import { AllGroupsBuilder } from '../sources/all-groups.js';
 import { copyLines } from '../sources/files/copy-lines.js';
 import { readEdges } from '../sources/files/room-edges.js';
 import type { Input } from '../sources/files/input.js';
+import { RoomNumbers } from '../sources/files/room-numbers.js';
 import { IdFinder } from '../sources/id-list.js';
-import { encodeField } from '../state/copy-text.js';
-import { KeyTable } from '../state/key-table.js';
 import { Findings, type Finding } from './findings.js';
-import { GroupGraphBuilder, type GroupGraph } from './group-graph.js';
+import { GroupGraph } from './group-graph.js';
 import { GroupRows } from './group-rows.js';
-
-const TAB = 9;
 
 /** The three tables as COPY text, of one room or of all; each is read once, in this order. */
 export interface StateTables {
@@ -86,7 +83,7 @@ async function readGraph(
   rooms: RoomNumbers,
   room: string | undefined,
 ): Promise<GroupGraph> {
-  const builder = new GroupGraphBuilder();
+  const builder = new AllGroupsBuilder();
   const wanted = room === undefined ? undefined : rooms.ofName(room);
   let isThere = room === undefined;
   for await (const { bytes, count, starts, groups } of copyLines(tables.groups, 'state_groups')) {
@@ -103,7 +100,7 @@ async function readGraph(
     );
   }
   await readEdges(tables.edges, (group, prev) => builder.addEdge(group, prev));
-  return builder.finish(wanted);
+  return new GroupGraph(builder.finish(), wanted);
 }
 
 /** Looks at the rows, and returns how many these are. */
@@ -138,33 +135,4 @@ async function checkRows(
     onProgress?.({ groups: Math.max(0, index), totalGroups: graph.ids.length, rows });
   }
   return rows;
-}
-
-/** Numbers for rooms; about 100 bytes a room. */
-class RoomNumbers {
-  readonly #names: KeyTable;
-
-  constructor() {
-    const seed = randomBytes(8);
-    // The room between two tabs has the form of a key without a type.
-    this.#names = new KeyTable(seed.readInt32LE(0), seed.readInt32LE(4));
-  }
-
-  get count(): number {
-    return this.#names.length;
-  }
-
-  /** The number of the room in the line that begins at `start`. */
-  at(bytes: Buffer, view: DataView, start: number): number {
-    const from = bytes.indexOf(TAB, start);
-    return this.#names.intern(bytes, view, from, bytes.indexOf(TAB, from + 1) + 1, 0);
-  }
-
-  ofName(room: string): number {
-    const name = Buffer.from(room);
-    const line = Buffer.alloc(2 * name.length + 2, TAB);
-    const end = encodeField(name, 0, name.length, line, 1);
-    line[end] = TAB;
-    return this.at(line, new DataView(line.buffer, line.byteOffset, line.length), 0);
-  }
 }

@@ -9,7 +9,7 @@ import { packingOfName } from '../sinks/packed-output.js';
 import type { GroupRange } from '../sources/room-source.js';
 import { Arguments, parseInteger, readArguments } from './arguments.js';
 import type { Answer } from './arguments.js';
-import { OPTIONS } from './options.js';
+import { flag, OPTIONS } from './options.js';
 
 /** What a command line asks for, checked. `-` as a path is standard input or standard output. */
 export interface CompressCommand {
@@ -24,7 +24,8 @@ export interface CompressCommand {
         readonly inputs: readonly string[];
         readonly tables?: Readonly<Partial<Record<StateTable, string>>>;
       };
-  readonly room: string;
+  /** Undefined for all rooms. */
+  readonly room: string | undefined;
   readonly range: GroupRange;
   readonly output: string | undefined;
   readonly format: Format;
@@ -88,10 +89,7 @@ function checked(given: Arguments, env: NodeJS.ProcessEnv): CompressCommand {
   const unbuffered = given.has('unbuffered');
   const transactions = given.has('transactions');
   const source = chosenSource(given, env);
-  const room = given.text('room-id');
-  if (room === undefined) {
-    throw new UsageError("Which room? Give its id in single quotes: -r '!abc:example.com'");
-  }
+  const room = chosenRoom(given);
   if (unbuffered && output !== '-') {
     throw new UsageError('--unbuffered is about standard output: it goes with -o - alone.');
   }
@@ -126,6 +124,25 @@ function checked(given: Arguments, env: NodeJS.ProcessEnv): CompressCommand {
     memory: memoryOf(given),
     tmpdir,
   };
+}
+
+function chosenRoom(given: Arguments): string | undefined {
+  const room = given.text('room-id');
+  if (!given.has('all-rooms')) {
+    if (room !== undefined) return room;
+    throw new UsageError(
+      "Which room? Give its id in single quotes: -r '!abc:example.com', or --all-rooms.",
+    );
+  }
+  const other = (
+    ['room-id', 'min-state-group', 'groups-to-compress', 'max-state-group'] as const
+  ).find((name) => given.text(name) !== undefined);
+  if (other !== undefined || given.has('graphs')) {
+    throw new UsageError(
+      `${flag(other ?? 'graphs', OPTIONS)} is about one room, and --all-rooms is given.`,
+    );
+  }
+  return undefined;
 }
 
 const FORMATS: readonly Format[] = ['sql', 'copy', 'tables', 'jsonl'];

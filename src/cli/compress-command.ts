@@ -1,23 +1,26 @@
 import { existsSync } from 'node:fs';
 import { finished } from 'node:stream/promises';
-import { compressRoom } from '../compress.js';
-import { OutputError } from '../errors.js';
+import { compressRooms } from '../compress-rooms.js';
+import { compressRoom, type Progress } from '../compress.js';
+import { InputError, OutputError } from '../errors.js';
 import { nextSteps } from '../report/next-steps.js';
+import type { Totals } from '../report/room-totals.js';
 import { readableSize } from '../report/size.js';
 import type { Statistics } from '../report/statistics.js';
-import { summaryLines } from '../report/summary.js';
+import { roomLines, summaryLines, totalLines } from '../report/summary.js';
 import { openFileOutput, openStreamedOutput } from '../sinks/output.js';
 import type { OpenOutput, SpoolSettings } from '../sinks/output.js';
 import { AdaptivePlanner } from '../planner/adaptive.js';
 import { LevelsPlanner } from '../planner/levels.js';
 import type { Planner } from '../planner/planner.js';
+import type { AllRooms } from '../sources/all-rooms.js';
 import type { RoomSource } from '../sources/room-source.js';
 import type { CompressCommand } from './command-line.js';
 import { isClosedPipe } from './failure.js';
 import { InterruptedError } from './interruption.js';
 import type { Interruption } from './interruption.js';
 import { openChanges } from './open-changes.js';
-import { openSource } from './open-source.js';
+import { openRooms, openSource } from './open-source.js';
 import type { StatusLine } from './status-line.js';
 import { temporaryFolder } from './temporary-folder.js';
 
@@ -46,21 +49,16 @@ export async function runCompressCommand(
     changes = await openChanges(command, spool, () => source.storedTables!());
     figures = await openFigures(command, spool);
     const source = await open(command, spool, status);
-    const statistics = await compress(command, source, changes, spool.signal, status);
-    written = statistics.outcome === 'written';
-    for (const line of summaryLines(statistics)) {
-      status.say(line);
-    }
-    if (changes !== undefined && !written) {
-      checkNothingIsLeft(changes, statistics, status);
-    }
+    const run = { command, changes, figures, spool, status };
+    const result =
+      'rooms' in source ? await compressAll(run, source) : await compressOne(run, source);
+    written = result.outcome === 'written';
     const { format, transactions } = command;
-    for (const line of nextSteps(statistics, { output: changes, format, transactions })) {
+    for (const line of nextSteps(result, { output: changes, format, transactions })) {
       status.say(line);
     }
-    if (figures !== undefined) {
-      await writeFigures(statistics, figures);
-    }
+    await figures?.keep();
+    throwIfFailed(result);
   } catch (error) {
     const left = written ? 'The changes are complete.' : whatIsLeft(changes);
     if (interruption.by !== undefined) {
@@ -80,7 +78,8 @@ async function open(
   command: CompressCommand,
   { tmpdir, signal }: Required<SpoolSettings>,
   status: StatusLine,
-): Promise<RoomSource> {
+): Promise<RoomSource | AllRooms> {
+  const { room } = command;
   if (command.unbuffered && command.format === 'sql' && !command.transactions) {
     status.say(
       'Warning: with --unbuffered and without -t, psql may run half of a change if this process ' +
@@ -88,31 +87,86 @@ async function open(
     );
   }
   const place = command.source.kind === 'postgres' ? 'DB' : 'files';
-  status.say(`Fetching state from ${place} for room '${command.room}'...`);
   const keepTables = command.format === 'tables' && command.output !== undefined;
-  return openSource({ ...command, keepTables }, tmpdir, signal);
+  if (room === undefined) {
+    status.say(`Fetching state from ${place} for all rooms...`);
+    return openRooms({ ...command, keepTables }, tmpdir, signal);
+  }
+  status.say(`Fetching state from ${place} for room '${room}'...`);
+  return openSource({ ...command, room, keepTables }, tmpdir, signal);
 }
 
-async function compress(
-  command: CompressCommand,
-  source: RoomSource,
-  output: OpenOutput | undefined,
-  signal: AbortSignal,
-  status: StatusLine,
-): Promise<Statistics> {
-  return compressRoom({
+interface Run {
+  readonly command: CompressCommand;
+  readonly changes: OpenOutput | undefined;
+  readonly figures: OpenOutput | undefined;
+  readonly spool: Required<SpoolSettings>;
+  readonly status: StatusLine;
+}
+
+async function compressOne(run: Run, source: RoomSource): Promise<Statistics> {
+  const { command, changes, figures, status } = run;
+  const statistics = await compressRoom({
+    ...settingsOf(run),
     source,
+    planner: plannerOf(command),
+    ...(command.graphs && { graphs: process.cwd() }),
+  });
+  for (const line of summaryLines(statistics)) status.say(line);
+  if (changes !== undefined && statistics.outcome !== 'written') {
+    checkNothingIsLeft(changes, statistics, status);
+  }
+  if (figures !== undefined) await endFigures(figures, `${JSON.stringify(statistics)}\n`);
+  return statistics;
+}
+
+/** The figures are an object with an entry a room and the totals, written as they come. */
+async function compressAll(run: Run, source: AllRooms): Promise<Totals> {
+  const { command, changes, figures, spool, status } = run;
+  let before = '{"rooms":[\n';
+  const totals = await compressRooms({
+    ...settingsOf(run),
+    source,
+    planner: () => plannerOf(command),
+    tmpdir: spool.tmpdir,
+    async onRoom(result) {
+      for (const line of roomLines(result)) status.say(line);
+      if (figures === undefined) return;
+      await write(figures, before + JSON.stringify(result));
+      before = ',\n';
+    },
+  });
+  for (const line of totalLines(totals)) status.say(line);
+  if (changes !== undefined && totals.outcome !== 'written') {
+    checkNothingIsLeft(changes, totals, status);
+  }
+  if (figures !== undefined) {
+    const rooms = totals.rooms === 0 ? before : '';
+    await endFigures(figures, `${rooms}\n],"totals":${JSON.stringify(totals)}}\n`);
+  }
+  return totals;
+}
+
+function settingsOf({ command, changes, spool, status }: Run) {
+  return {
     format: command.format,
     transactions: command.transactions,
     verify: command.verify,
-    onProgress: (progress) => status.progress(progress),
-    signal,
-    planner: plannerOf(command),
-    ...(output !== undefined && { output }),
+    onProgress: (progress: Progress) => status.progress(progress),
+    signal: spool.signal,
+    ...(changes !== undefined && { output: changes }),
     ...(command.batch !== undefined && { batch: command.batch }),
     ...(command.minSavedRows !== undefined && { minSavedRows: command.minSavedRows }),
-    ...(command.graphs && { graphs: process.cwd() }),
-  });
+  };
+}
+
+/** @throws InputError if rooms were left out */
+function throwIfFailed(result: Statistics | Totals): void {
+  if (!('roomsFailed' in result) || result.roomsFailed === 0) return;
+  const { rooms, roomsFailed } = result;
+  throw new InputError(
+    `${roomsFailed} of ${rooms} rooms ${roomsFailed === 1 ? 'was' : 'were'} left out, because their data is not what it should be. All others are done.`,
+  );
 }
 
 function plannerOf({ strategy, range }: CompressCommand): Planner {
@@ -132,10 +186,15 @@ async function openFigures(
   return statsFile === undefined ? undefined : openFileOutput(statsFile, spool);
 }
 
-async function writeFigures(statistics: Statistics, figures: OpenOutput): Promise<void> {
-  figures.stream.end(`${JSON.stringify(statistics)}\n`);
+async function endFigures(figures: OpenOutput, text: string): Promise<void> {
+  figures.stream.end(text);
   await finished(figures.stream);
-  await figures.keep();
+}
+
+function write({ stream }: OpenOutput, text: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    stream.write(text, (error) => (error ? reject(error) : resolve()));
+  });
 }
 
 /**
@@ -145,7 +204,7 @@ async function writeFigures(statistics: Statistics, figures: OpenOutput): Promis
  */
 function checkNothingIsLeft(
   changes: OpenOutput,
-  { groupsWritten }: Statistics,
+  { groupsWritten }: Pick<Statistics, 'groupsWritten'>,
   status: StatusLine,
 ): void {
   if (changes.sentBytes > 0 && groupsWritten > 0) {

@@ -18,7 +18,10 @@ export async function openChanges(
 ): Promise<OpenOutput | undefined> {
   if (output === undefined) return undefined;
   if (format === 'tables') {
-    const header = [`Written by synapse_compress_state ${VERSION}.`, `Changed: room '${room}'.`];
+    const header = [
+      `Written by synapse_compress_state ${VERSION}.`,
+      room === undefined ? 'All rooms.' : `Room ${JSON.stringify(room)}.`,
+    ];
     return openTablesOutput(output, { ...spool, stored, header });
   }
   if (output === '-') {

@@ -1,10 +1,12 @@
 import { RoomNotFoundError } from '../errors.js';
+import type { AllRooms } from '../sources/all-rooms.js';
 import type { RoomSource } from '../sources/room-source.js';
 import type { CompressCommand } from './command-line.js';
 
 /** Loads the one source that is needed: the other's packages cost a tenth of a second. */
 export async function openSource(
-  settings: Pick<CompressCommand, 'source' | 'room' | 'range' | 'memory'> & {
+  settings: Pick<CompressCommand, 'source' | 'range' | 'memory'> & {
+    readonly room: string;
     readonly keepTables?: boolean;
   },
   tmpdir: string,
@@ -28,6 +30,23 @@ export async function openSource(
     }
     throw error;
   }
+}
+
+/** As `openSource`, for all rooms. */
+export async function openRooms(
+  settings: Pick<CompressCommand, 'source' | 'memory'> & { readonly keepTables: boolean },
+  tmpdir: string,
+  signal: AbortSignal,
+): Promise<AllRooms> {
+  const { source, memory, keepTables } = settings;
+  if (source.kind === 'postgres') {
+    const { openPostgresRooms } = await import('../sources/postgres/postgres-rooms.js');
+    return openPostgresRooms({ dsn: source.dsn, env: process.env, keepTables, signal });
+  }
+  const { openFilesRooms } = await import('../sources/files/files-rooms.js');
+  const { inputs, tables = {} } = source;
+  const { stdin } = process;
+  return openFilesRooms({ inputs, tables, stdin, keepTables, memory, tmpdir, signal });
 }
 
 function roomHint(room: string): string {

@@ -34,6 +34,11 @@ export const OPTIONS = {
     group: SOURCE,
     describe: "The room, in single quotes: '!abc:example.com'",
   },
+  'all-rooms': {
+    type: 'boolean',
+    group: SOURCE,
+    describe: 'Instead of -r: every room, each by itself, into one output',
+  },
   'min-state-group': {
     alias: 'b',
     nargs: 1,

@@ -1,3 +1,5 @@
+import type { RoomFailure } from '../compress-rooms.js';
+import type { Totals } from './room-totals.js';
 import { readableSize } from './size.js';
 import type { Hops, Statistics } from './statistics.js';
 
@@ -20,6 +22,56 @@ export function summaryLines(statistics: Statistics): string[] {
   ];
 }
 
+/** What the figures of a room and of all rooms have in common. */
+type Savings = Pick<
+  Statistics,
+  | 'rowsBefore'
+  | 'rowsAfter'
+  | 'bytesBefore'
+  | 'bytesAfter'
+  | 'groupsWritten'
+  | 'rowsDeleted'
+  | 'rowsInserted'
+>;
+
+/** What a run of all rooms found and did in one of them. */
+export function roomLines(result: Statistics | RoomFailure): string[] {
+  if ('reason' in result) return [`Room '${result.room}' was left out: ${result.reason}`];
+  const { room, stateGroups, rowsBefore, rowsAfter, groupsWritten, warnings } = result;
+  const of = `Room '${room}': ${stateGroups} state groups, ${rowsBefore} rows`;
+  return [
+    `${of}, ${OUTCOMES[result.outcome] ?? `${rowsAfter} after (${percentage(result)}%), ${groupsWritten} rewritten`}.`,
+    ...warnings.map((warning) => `Warning: room '${room}': ${warning}`),
+  ];
+}
+
+const OUTCOMES: Partial<Record<Statistics['outcome'], string>> = {
+  'no-gain': 'which compression would not make fewer',
+  'below-minimum': 'of which too few would be saved',
+  'nothing-to-change': 'nothing to change',
+};
+
+/** What a run of all rooms found and did. */
+export function totalLines(totals: Totals): string[] {
+  const { rooms, roomsChanged, rowsBefore, rowsAfter } = totals;
+  return [
+    ...totals.warnings.map((warning) => `Warning: ${warning}`),
+    `Number of rooms: ${rooms}, of which ${roomsChanged} ${roomsChanged === 1 ? 'has' : 'have'} changes`,
+    `Number of state groups: ${totals.stateGroups}`,
+    `Number of rows in current table: ${rowsBefore}`,
+    `Number of rows after compression: ${rowsAfter} (${percentage(totals)}%)`,
+    ...(roomsChanged === 0 ? [] : savingLines(totals)),
+  ];
+}
+
+function savingLines(figures: Savings): string[] {
+  const saved = figures.rowsBefore - figures.rowsAfter;
+  return [
+    `Saves ${saved} rows, about ${readableSize(figures.bytesBefore - figures.bytesAfter)} of table and index.`,
+    `Rewrites ${figures.groupsWritten} state groups: deletes ${figures.rowsDeleted} rows, inserts ${figures.rowsInserted}.`,
+  ];
+}
+
 function outcomeLines(statistics: Statistics): string[] {
   const saved = statistics.rowsBefore - statistics.rowsAfter;
   switch (statistics.outcome) {
@@ -32,8 +84,7 @@ function outcomeLines(statistics: Statistics): string[] {
     case 'written':
     case 'no-output-asked':
       return [
-        `Saves ${saved} rows, about ${readableSize(statistics.bytesBefore - statistics.bytesAfter)} of table and index.`,
-        `Rewrites ${statistics.groupsWritten} state groups: deletes ${statistics.rowsDeleted} rows, inserts ${statistics.rowsInserted}.`,
+        ...savingLines(statistics),
         `Longest chain of state groups: ${depths(statistics, (hops) => String(hops.largest))}; ` +
           `on average ${depths(statistics, (hops) => hops.mean.toFixed(1))}.`,
         `State groups by the length of their chain, after: ${distribution(statistics.hopsAfter)}.`,
@@ -53,7 +104,10 @@ function distribution({ distribution: ranges }: Hops): string {
     .join(', ');
 }
 
-function percentage({ rowsBefore, rowsAfter }: Statistics): string {
+function percentage({
+  rowsBefore,
+  rowsAfter,
+}: Pick<Statistics, 'rowsBefore' | 'rowsAfter'>): string {
   return (rowsBefore === 0 ? 100 : (100 * rowsAfter) / rowsBefore).toFixed(2);
 }
 

@@ -1,13 +1,12 @@
 import { Merge } from './merge.js';
 import { OrderedPart, OrderedPartReader } from './ordered-part.js';
 import type { Pieces } from './pieces.js';
+import { RunChunks } from './run-chunks.js';
 import type { Run } from './run.js';
 import { RunWriter, StoredRunReader, type StoredRun } from './run-file.js';
 import { SortBuffer } from './sort-buffer.js';
 import { TemporaryFile } from './temporary-file.js';
 
-/** Size of the chunks that come out. */
-const CHUNK = 64 * 1024;
 /** The part of the memory that lines are sorted in; input, output and what waits to be collected take the rest. */
 const SORT_SHARE = 3 / 4;
 /** The memory is divided by it while the lines come out, for then others work too. */
@@ -32,7 +31,7 @@ export interface SortSettings {
 }
 
 /**
- * Sorts lines by state group: an external merge sort, stable, on bytes. The first part of an input, as
+ * Sorts lines by state group with an `ExternalSort`. The first part of an input, as
  * far as it is in order, is not sorted, and not stored either if it can be read again. Yields the lines'
  * bytes in chunks cut anywhere.
  *
@@ -45,13 +44,14 @@ export async function* sortLines(
 ): AsyncGenerator<Buffer, void, undefined> {
   const sort = new ExternalSort(input, settings);
   try {
-    yield* chunksOf(await sort.run());
+    yield* new RunChunks(await sort.run()).between(-Infinity, Infinity);
   } finally {
     await sort.close();
   }
 }
 
-class ExternalSort {
+/** An external merge sort, stable, on bytes. Must be closed, whatever happens. */
+export class ExternalSort {
   readonly #input: SortInput;
   readonly #memory: number;
   readonly #tmpdir: string;
@@ -146,26 +146,4 @@ class ExternalSort {
 
 function bufferSize(share: number): number {
   return Math.floor(Math.min(LARGEST_BUFFER, Math.max(SMALLEST_BUFFER, share)));
-}
-
-async function* chunksOf(run: Run): AsyncGenerator<Buffer, void, undefined> {
-  let chunk = Buffer.allocUnsafeSlow(CHUNK);
-  let used = 0;
-  for (;;) {
-    while (run.next()) {
-      for (let at = run.start; at < run.end;) {
-        const end = Math.min(run.end, at + CHUNK - used);
-        chunk.set(run.bytes.subarray(at, end), used);
-        used += end - at;
-        at = end;
-        if (used === CHUNK) {
-          yield chunk;
-          chunk = Buffer.allocUnsafeSlow(CHUNK);
-          used = 0;
-        }
-      }
-    }
-    if (!(await run.more())) break;
-  }
-  if (used > 0) yield chunk.subarray(0, used);
 }

@@ -1,0 +1,109 @@
+import { Writable } from 'node:stream';
+import { finished } from 'node:stream/promises';
+import { compressRoom, type CompressSettings, type Output } from './compress.js';
+import { InputError } from './errors.js';
+import type { Planner } from './planner/planner.js';
+import { RoomTotals, type Totals } from './report/room-totals.js';
+import type { Statistics } from './report/statistics.js';
+import type { AllRooms } from './sources/all-rooms.js';
+import { TemporaryFile } from './sources/sort/temporary-file.js';
+
+/** A room that was left out, and why. */
+export interface RoomFailure {
+  readonly room: string;
+  readonly reason: string;
+}
+
+export interface CompressRoomsSettings extends Pick<
+  CompressSettings,
+  'format' | 'batch' | 'transactions' | 'minSavedRows' | 'verify' | 'onProgress' | 'signal'
+> {
+  /** The rooms, open; they are closed when the run ends, however it ends. */
+  readonly source: AllRooms;
+  /** Makes the planner of a room. */
+  readonly planner: () => Planner;
+  /** Receives the changes of all rooms, each room's complete by themselves, one after the other. */
+  readonly output?: Output;
+  /** Folder in which a room's changes wait until they are complete and verified. */
+  readonly tmpdir: string;
+  /** Called after each room, and awaited. */
+  readonly onRoom?: (result: Statistics | RoomFailure) => Promise<void> | void;
+}
+
+/**
+ * Compresses every room. What is wrong with the data of one room leaves out that room alone; everything
+ * else ends the run. The output is kept if a room has changes that are worth it.
+ *
+ * @throws as `compressRoom`
+ */
+export async function compressRooms(settings: CompressRoomsSettings): Promise<Totals> {
+  const started = performance.now();
+  const { source, output, planner, tmpdir, onRoom, ...each } = settings;
+  const totals = new RoomTotals();
+  // Each write's callback has the error already.
+  output?.stream.on('error', () => {});
+  try {
+    for await (const room of source.rooms()) {
+      let result: Statistics | RoomFailure;
+      try {
+        const opened = await room.open();
+        const changes = output && (await roomOutput(output.stream, tmpdir));
+        result = await compressRoom({
+          ...each,
+          source: opened,
+          planner: planner(),
+          ...(changes && { output: changes }),
+        });
+      } catch (error) {
+        if (!(error instanceof InputError)) throw error;
+        result = { room: room.name, reason: error.message };
+      }
+      totals.add(result);
+      await onRoom?.(result);
+    }
+    if (output !== undefined) {
+      output.stream.end();
+      await finished(output.stream);
+      if (totals.isWritten) await output.keep();
+      else await output.discard();
+    }
+    return totals.figures(
+      totals.isWritten ? (output?.bytes ?? 0) : 0,
+      source.warnings,
+      (performance.now() - started) / 1000,
+    );
+  } catch (error) {
+    await output?.discard();
+    throw error;
+  } finally {
+    await source.close();
+  }
+}
+
+/** Holds a room's changes back in a temporary file, and then puts them behind what `target` has. */
+async function roomOutput(target: Writable, tmpdir: string): Promise<Output> {
+  const file = await TemporaryFile.create(tmpdir);
+  const stream = new Writable({
+    write: (chunk: Buffer, _encoding, written) => {
+      file.append(chunk).then(() => written(), written);
+    },
+  });
+  return {
+    stream,
+    get bytes() {
+      return file.length;
+    },
+    async keep() {
+      for await (const chunk of file.chunks()) {
+        await new Promise<void>((resolve, reject) => {
+          target.write(chunk, (error) => (error ? reject(error) : resolve()));
+        });
+      }
+      await file.close();
+    },
+    async discard() {
+      stream.destroy();
+      await file.close();
+    },
+  };
+}

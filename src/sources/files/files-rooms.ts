@@ -1,0 +1,238 @@
+import { isUtf8 } from 'node:buffer';
+import { Readable } from 'node:stream';
+import { InputError } from '../../errors.js';
+import { decodeField } from '../../state/copy-text.js';
+import { AllGroupsBuilder, NO_ROOM, type AllGroups } from '../all-groups.js';
+import type { AllRooms, RoomToOpen } from '../all-rooms.js';
+import { describeIrregularities } from '../describe-irregularities.js';
+import { IdFinder } from '../id-list.js';
+import type { RoomSource } from '../room-source.js';
+import { Pieces } from '../sort/pieces.js';
+import type { Run } from '../sort/run.js';
+import { RunChunks } from '../sort/run-chunks.js';
+import { ExternalSort } from '../sort/sort-lines.js';
+import { copyLines } from './copy-lines.js';
+import type { FilesSourceSettings } from './files-source.js';
+import { findInputs } from './find-inputs.js';
+import { rereadable, type Input } from './input.js';
+import { readEdges } from './room-edges.js';
+import { RoomNumbers } from './room-numbers.js';
+import { RoomsGraph } from './rooms-graph.js';
+import { Work } from './work.js';
+
+const EXAMPLES = 5;
+
+/**
+ * Opens every room in exports of the tables, which are read once: the rows are sorted by room and state
+ * group. Holds about 100 bytes a room, and of all rooms 28 bytes a group while the headers are read, 20
+ * afterwards; and what one room takes.
+ *
+ * @throws InputError if the inputs are not these tables, OutputError if a temporary file can't be written,
+ *   and the signal's reason when it is aborted
+ */
+export async function openFilesRooms(
+  settings: Omit<FilesSourceSettings, 'room' | 'range'>,
+): Promise<AllRooms> {
+  const { inputs, tables: givenTables = {}, stdin, tmpdir, signal, keepTables = false } = settings;
+  const work = new Work(tmpdir, signal);
+  try {
+    const temporaryFile = () => work.temporaryFile();
+    const given = { inputs, tables: givenTables, stdin };
+    const { tables, warnings } = await findInputs(given, temporaryFile, work.signal);
+    let { state_group_edges: edges, state_groups_state: rows } = tables;
+    const { state_groups } = tables;
+    // Without the groups' own table the rows are read twice.
+    if (keepTables || state_groups === undefined) rows = await rereadable(rows, temporaryFile);
+    if (keepTables) edges = await rereadable(edges, temporaryFile);
+    const rooms = new RoomNumbers();
+    const builder = new AllGroupsBuilder();
+    if (state_groups === undefined) await readGroups(rows, 'state_groups_state', rooms, builder);
+    else await readGroups(state_groups, 'state_groups', rooms, builder);
+    await readEdges(edges, (group, prev) => builder.addEdge(group, prev));
+    return new FilesRooms(settings, work, {
+      rows,
+      edges,
+      rooms,
+      groups: builder.finish(),
+      isComplete: state_groups !== undefined,
+      warnings,
+    });
+  } catch (error) {
+    await work.end();
+    signal?.throwIfAborted();
+    throw error;
+  }
+}
+
+/** Reads which groups there are, and of which room; of a group that rows give several rooms, the first. */
+async function readGroups(
+  input: Input,
+  table: 'state_groups' | 'state_groups_state',
+  rooms: RoomNumbers,
+  builder: AllGroupsBuilder,
+): Promise<void> {
+  let group = NaN;
+  for await (const { bytes, count, starts, groups } of copyLines(input, table)) {
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+    for (let i = 0; i < count; i++) {
+      if (groups[i] === group) continue;
+      group = groups[i]!;
+      builder.addGroup(group, rooms.at(bytes, view, starts[i]));
+    }
+  }
+}
+
+interface Found {
+  readonly rows: Input;
+  readonly edges: Input;
+  readonly rooms: RoomNumbers;
+  readonly groups: AllGroups;
+  /** Whether all groups are known, those without rows too. */
+  readonly isComplete: boolean;
+  readonly warnings: readonly string[];
+}
+
+class FilesRooms implements AllRooms {
+  readonly count: number;
+  readonly warnings: string[];
+  readonly #settings: Omit<FilesSourceSettings, 'room' | 'range'>;
+  readonly #work: Work;
+  readonly #found: Found;
+  readonly #graph: RoomsGraph;
+  /** The numbers of the rooms in the order of their ids. */
+  readonly #order: Int32Array;
+  readonly #sort: ExternalSort;
+  #reading: Readable | undefined;
+  #strayRows = 0;
+  readonly #strayGroups: number[] = [];
+
+  constructor(settings: Omit<FilesSourceSettings, 'room' | 'range'>, work: Work, found: Found) {
+    this.#settings = settings;
+    this.#work = work;
+    this.#found = found;
+    const { rooms, isComplete } = found;
+    this.count = rooms.count;
+    this.warnings = [...found.warnings];
+    if (!isComplete) {
+      this.warnings.push(
+        'Without the table state_groups only groups that have rows are known. Groups without rows were not counted, and stay as they are.',
+      );
+    }
+    const nameless = isComplete ? 'missing-group' : 'out-of-range';
+    const names = Array.from({ length: rooms.count }, (_, number) => rooms.bytesOf(number));
+    this.#order = Int32Array.from(names.keys()).sort((a, b) => names[a].compare(names[b]));
+    const rank = new Int32Array(rooms.count);
+    this.#order.forEach((number, at) => (rank[number] = at));
+    found.groups.rooms.forEach((room, group) => {
+      if (room !== NO_ROOM) found.groups.rooms[group] = rank[room]!;
+    });
+    this.#graph = new RoomsGraph(found.groups, rooms.count, nameless);
+    const { memory, tmpdir } = settings;
+    this.#sort = new ExternalSort({ read: () => this.#pieces() }, { memory, tmpdir });
+  }
+
+  async *rooms(): AsyncGenerator<RoomToOpen, void, undefined> {
+    const chunks = new RunChunks(await this.#sortRows());
+    for (let number = 0; number < this.count; number++) {
+      yield {
+        name: decoded(this.#found.rooms.bytesOf(this.#order[number])).toString(),
+        open: async () => this.#open(number, chunks),
+      };
+      await this.#stopReading();
+    }
+    if (this.#strayRows > 0) {
+      this.warnings.push(
+        `${this.#strayRows === 1 ? '1 row belongs' : `${this.#strayRows} rows belong`} to state groups that state_groups does not have (${this.#strayGroups.join(', ')}). They were left out, and stay as they are.`,
+      );
+    }
+  }
+
+  storedTables() {
+    return this.#found;
+  }
+
+  async close(): Promise<void> {
+    this.#work.stop();
+    await this.#stopReading();
+    await this.#sort.close();
+    await this.#work.end();
+  }
+
+  #open(number: number, chunks: RunChunks): RoomSource {
+    const name = decoded(this.#found.rooms.bytesOf(this.#order[number]));
+    if (!isUtf8(name)) throw new InputError('The id of the room is not in UTF-8.');
+    const groups = this.#graph.tableOf(number);
+    return {
+      room: name.toString(),
+      groups,
+      snapshotTime: undefined,
+      rowColumns: 'with-room',
+      warnings: describeIrregularities(groups),
+      rows: () => {
+        const [from, to] = [this.#graph.keyOf(number, 0), this.#graph.keyOf(number + 1, 0)];
+        this.#reading = Readable.from(chunks.between(from, to), { objectMode: false });
+        return this.#reading;
+      },
+      close: () => this.#stopReading(),
+    };
+  }
+
+  async #sortRows(): Promise<Run> {
+    try {
+      return await this.#sort.run();
+    } catch (error) {
+      this.#settings.signal?.throwIfAborted();
+      throw error;
+    }
+  }
+
+  async #stopReading(): Promise<void> {
+    const rows = this.#reading;
+    this.#reading = undefined;
+    if (rows === undefined || rows.closed) return;
+    rows.destroy();
+    await new Promise((resolve) => rows.once('close', resolve));
+  }
+
+  /** All rows in the order of the input, with their places in the order of rooms and groups. */
+  async *#pieces(): AsyncGenerator<Pieces, void, undefined> {
+    const { rows, groups: all } = this.#found;
+    const finder = new IdFinder(all.ids);
+    const outsiders = this.#graph.outsiders();
+    const pieces = new Pieces();
+    let group = NaN;
+    let key = NO_ROOM;
+    let others: readonly number[] = [];
+    for await (const { bytes, position, count, starts, groups } of copyLines(
+      rows,
+      'state_groups_state',
+    )) {
+      pieces.reset(bytes, position);
+      for (let i = 0; i < count; i++) {
+        if (groups[i] !== group) {
+          group = groups[i]!;
+          const index = finder.indexOf(group);
+          const room = index < 0 ? NO_ROOM : all.rooms[index];
+          key = room === NO_ROOM ? NO_ROOM : this.#graph.keyOf(room, index);
+          others = outsiders.keysOf(index);
+        }
+        if (key !== NO_ROOM) pieces.add(key, starts[i], starts[i + 1]);
+        else if (others.length === 0) this.#stray(group);
+        for (const other of others) pieces.add(other, starts[i], starts[i + 1]);
+      }
+      if (pieces.count > 0) yield pieces;
+    }
+  }
+
+  #stray(group: number): void {
+    this.#strayRows++;
+    if (this.#strayGroups.length < EXAMPLES && !this.#strayGroups.includes(group)) {
+      this.#strayGroups.push(group);
+    }
+  }
+}
+
+function decoded(field: Buffer): Buffer {
+  const bytes = Buffer.from(field);
+  return bytes.subarray(0, decodeField(bytes, 0, bytes.length, bytes, 0));
+}

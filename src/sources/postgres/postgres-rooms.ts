@@ -1,0 +1,93 @@
+import { finished } from 'node:stream/promises';
+import { Readable } from 'node:stream';
+import type pg from 'pg';
+import type { AllRooms, RoomToOpen } from '../all-rooms.js';
+import type { RoomSource } from '../room-source.js';
+import { connect } from './connect.js';
+import { parseConnection } from './connection-settings.js';
+import { statementError } from './database-errors.js';
+import { closing, readRoom, type PostgresSourceSettings } from './postgres-source.js';
+import { beginSnapshot } from './snapshot.js';
+import { storedTables } from './table-input.js';
+
+/** The ids of all rooms, one look into the index each, instead of one at each group. */
+const ROOMS = `
+  WITH RECURSIVE room (id) AS (
+    SELECT min(room_id) FROM state_groups
+    UNION ALL
+    SELECT (SELECT min(room_id) FROM state_groups WHERE room_id > room.id)
+    FROM room WHERE room.id IS NOT NULL
+  )
+  SELECT id FROM room WHERE id IS NOT NULL`;
+
+/**
+ * Opens every room of a Synapse state database, in one snapshot, which lasts until all is closed. Holds
+ * the ids of the rooms, and what one room takes.
+ *
+ * @throws UsageError for connection settings that make no sense, DatabaseError if the database can't be read
+ */
+export async function openPostgresRooms(
+  settings: Omit<PostgresSourceSettings, 'room' | 'range'>,
+): Promise<AllRooms> {
+  const { keepTables, signal } = settings;
+  const client = await connect(parseConnection(settings.dsn, settings.env), signal);
+  const close = closing(client, signal);
+  try {
+    signal?.throwIfAborted();
+    const snapshotTime = await beginSnapshot(client);
+    const { rows } = await client.query<{ id: string }>(ROOMS);
+    const names = rows.map(({ id }) => Buffer.from(id)).sort((a, b) => a.compare(b));
+    return {
+      count: names.length,
+      rooms: () => roomsOf(client, snapshotTime, names, signal),
+      ...(keepTables && { storedTables: () => storedTables(client) }),
+      warnings: [],
+      close,
+    };
+  } catch (error) {
+    await close();
+    signal?.throwIfAborted();
+    throw statementError(error, 'while the rooms were looked for');
+  }
+}
+
+async function* roomsOf(
+  client: pg.Client,
+  snapshotTime: Date,
+  names: readonly Buffer[],
+  signal: AbortSignal | undefined,
+): AsyncGenerator<RoomToOpen, void, undefined> {
+  for (const bytes of names) {
+    const name = bytes.toString();
+    yield { name, open: () => openRoom(client, snapshotTime, name, signal) };
+    signal?.throwIfAborted();
+  }
+}
+
+async function openRoom(
+  client: pg.Client,
+  snapshotTime: Date,
+  room: string,
+  signal: AbortSignal | undefined,
+): Promise<RoomSource> {
+  try {
+    const source = await readRoom(client, snapshotTime, { room, range: {}, signal });
+    let rows: Readable | undefined;
+    return {
+      ...source,
+      rows() {
+        rows = source.rows();
+        // A COPY that is broken off takes the connection with it, and the snapshot.
+        return Readable.from(rows.iterator({ destroyOnReturn: false }), { objectMode: false });
+      },
+      async close() {
+        if (rows === undefined || rows.closed) return;
+        rows.resume();
+        await finished(rows);
+      },
+    };
+  } catch (error) {
+    signal?.throwIfAborted();
+    throw statementError(error, `while the state groups of room '${room}' were read`);
+  }
+}

@@ -1,0 +1,197 @@
+import assert from 'node:assert/strict';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Readable } from 'node:stream';
+import { buffer } from 'node:stream/consumers';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { compressRooms, type CompressRoomsSettings } from '../src/compress-rooms.js';
+import { compressRoom } from '../src/compress.js';
+import { LevelsPlanner } from '../src/planner/levels.js';
+import { openFilesRooms } from '../src/sources/files/files-rooms.js';
+import { openFilesSource } from '../src/sources/files/files-source.js';
+import { openPostgresRooms } from '../src/sources/postgres/postgres-rooms.js';
+import { openPostgresSource } from '../src/sources/postgres/postgres-source.js';
+import { applySql } from './support/apply-sql.js';
+import { copyText, type Row } from './support/export-formats.js';
+import { fixture, loadTables, temporaryFolder } from './support/fixtures.js';
+import { memoryOutput } from './support/memory-output.js';
+import { rooms as roomsOf, type Room } from './support/naive-room.js';
+import { testPostgres } from './support/postgres.js';
+import { runCli } from './support/run-cli.js';
+import { expectSameStates, readAllStates } from './support/states.js';
+
+const LARGE = '!ORrIj_ngefPxK_xykJweOcBeKDOqcbRfKolM2O2VoCY';
+const SMALL = '!MlmO6RiERMEwPQNvXSAjqHDDQP-s6jpT6UOy23RaJOY';
+
+/** Small enough for small rooms, and good enough for a real one. */
+const planner = () => new LevelsPlanner([3, 2, 100, 50]);
+
+/** The changes of all rooms at once. */
+async function allAtOnce(source: CompressRoomsSettings['source'], tmpdir: string): Promise<string> {
+  const output = memoryOutput();
+  await compressRooms({ source, planner, output, tmpdir, transactions: true });
+  return output.text();
+}
+
+async function alone(source: Parameters<typeof compressRoom>[0]['source']): Promise<string> {
+  const output = memoryOutput();
+  const { outcome } = await compressRoom({
+    source,
+    planner: planner(),
+    output,
+    transactions: true,
+  });
+  return outcome === 'written' ? output.text() : '';
+}
+
+/** Rooms that take turns with ids, and edges and rows that lead from one to another. */
+const databases = fc
+  .tuple(
+    fc.array(roomsOf(25, { regular: false }), { minLength: 1, maxLength: 4 }),
+    fc.array(fc.tuple(fc.nat(), fc.nat()), { maxLength: 4 }),
+    fc.infiniteStream(fc.nat()),
+  )
+  .map(([rooms, crossings, random]) => {
+    const name = (room: number) => `!${'zabm'[room]}\t:x`;
+    const idOf = (room: number, id: number) => id * rooms.length + room;
+    const groups: Row[] = [];
+    const edges: Row[] = [];
+    const rows: Row[] = [];
+    const ids: number[] = [];
+    rooms.forEach((groupsOfRoom: Room, room) => {
+      for (const { id, reason, predecessors, rows: own } of groupsOfRoom) {
+        const global = idOf(room, id);
+        ids.push(global);
+        if (reason !== 'missing-group') groups.push([String(global), name(room), '$e']);
+        for (const prev of predecessors) edges.push([String(global), String(idOf(room, prev))]);
+        for (const [key, event] of own) {
+          const [type, stateKey] = key.split('\t');
+          rows.push([String(global), name(room), type, stateKey, event]);
+        }
+      }
+    });
+    for (const [a, b] of crossings) {
+      edges.push([String(ids[a % ids.length]), String(ids[b % ids.length])]);
+    }
+    const shuffled = (list: Row[]) =>
+      list
+        .map((row) => [random.next().value as number, row] as const)
+        .sort(([a], [b]) => a - b)
+        .map(([, row]) => row);
+    const names = rooms.map((_, room) => name(room)).sort();
+    return { names, groups, edges, rows: shuffled(rows) };
+  });
+
+test('all rooms from files give what each room gives by itself', async (t) => {
+  const folder = await temporaryFolder(t);
+  let run = 0;
+  await fc.assert(
+    fc.asyncProperty(databases, fc.constantFrom(500, 64_000), async (database, memory) => {
+      const exports = join(folder, String(run++));
+      await mkdir(exports);
+      const { names, groups, edges, rows } = database;
+      for (const [table, list] of [
+        ['state_groups', groups],
+        ['state_group_edges', edges],
+        ['state_groups_state', rows],
+      ] as const) {
+        await writeFile(join(exports, `${table}.copy`), copyText(list));
+      }
+      const from = { inputs: [exports], stdin: Readable.from([]), memory, tmpdir: folder };
+      let expected = '';
+      for (const room of names) {
+        if (!groups.some(([, name]) => name === room)) continue;
+        expected += await alone(await openFilesSource({ ...from, room, range: {} }));
+      }
+      assert.equal(await allAtOnce(await openFilesRooms(from), folder), expected);
+    }),
+    { numRuns: 60 },
+  );
+});
+
+test('all rooms from a database give what each room gives by itself, and keep every state', async (t) => {
+  const db = await (await testPostgres()).createDatabase({ schema: 'synapse' });
+  t.after(() => db.drop());
+  await loadTables(db, 'synapse');
+  const folder = await temporaryFolder(t);
+  const from = { dsn: db.url, env: {} };
+  const withoutTime = (sql: string) => sql.replaceAll(/^-- The tables are as they were.*$/gm, '');
+  let expected = '';
+  for (const room of [SMALL, LARGE]) {
+    expected += await alone(await openPostgresSource({ ...from, room, range: {} }));
+  }
+  const sql = await allAtOnce(await openPostgresRooms(from), folder);
+  assert.equal(withoutTime(sql), withoutTime(expected));
+  assert.ok(sql.includes(LARGE));
+
+  const states = await readAllStates(db);
+  await writeFile(join(folder, 'out.sql'), sql);
+  await applySql(db, join(folder, 'out.sql'), { oneTransaction: false });
+  expectSameStates(await readAllStates(db), states);
+});
+
+for (const source of ['files', 'Postgres']) {
+  test(`a room whose data is wrong is left out, told, and the rest is done, from ${source}`, async (t) => {
+    const folder = await temporaryFolder(t);
+    const exports = join(folder, 'exports');
+    await mkdir(exports);
+    const db = await (await testPostgres()).createDatabase({ schema: 'synapse' });
+    t.after(() => db.drop());
+    await loadTables(db, 'synapse');
+    await db.query(
+      "INSERT INTO state_groups VALUES (7000001, '!N:x', '$e'), (7000002, '!P', '$e')",
+    );
+    // No table of Synapse's holds a NULL here.
+    await db.query('ALTER TABLE state_groups_state ALTER event_id DROP NOT NULL');
+    await db.query("INSERT INTO state_groups_state VALUES (7000001, '!N:x', 'a', '', NULL)");
+    for (const table of ['state_groups', 'state_group_edges', 'state_groups_state']) {
+      await writeFile(join(exports, `${table}.copy`), await buffer(db.copyOut(`TABLE ${table}`)));
+    }
+    const args = source === 'files' ? ['-i', exports] : ['-p', db.url];
+    const [output, figures] = [join(folder, 'out.sql'), join(folder, 'figures.json')];
+    const { code, stderr } = await runCli([
+      ...args,
+      '--all-rooms',
+      '-o',
+      output,
+      '--stats-file',
+      figures,
+      '-t',
+    ]);
+    const { rooms, totals } = JSON.parse(await readFile(figures, 'utf8')) as {
+      rooms: { room: string; rowsBefore?: number; reason?: string }[];
+      totals: { rooms: number; roomsFailed: number; outcome: string; rowsBefore: number };
+    };
+    assert.equal(code, 3, stderr);
+    assert.match(stderr, /Room '!N:x' was left out: /);
+    assert.match(stderr, /1 of 4 rooms was left out/);
+    assert.deepEqual(
+      rooms.map(({ room }) => room),
+      [SMALL, '!N:x', LARGE, '!P'],
+    );
+    assert.equal(totals.roomsFailed, 1);
+    assert.equal(totals.rowsBefore, 1128 + 18351);
+    const sql = await readFile(output, 'utf8');
+    for (const room of [SMALL, LARGE]) {
+      const one = await runCli([...args, '-r', room, '-o', '-', '-t']);
+      const changes = one.stdout.slice(one.stdout.indexOf('\nBEGIN'));
+      assert.ok(sql.includes(changes));
+    }
+  });
+}
+
+test('what one room alone can have is refused, and nothing worth it writes nothing', async (t) => {
+  for (const option of [['-b', '1'], ['-n', '1'], ['-s', '9'], ['-r', SMALL], ['-g']]) {
+    const { code, stderr } = await runCli(['-i', fixture('synapse'), '--all-rooms', ...option]);
+    assert.equal(code, 2, stderr);
+    assert.match(stderr, /is about one room, and --all-rooms is given/);
+  }
+  const output = join(await temporaryFolder(t), 'out.sql');
+  const args = ['-i', fixture('synapse'), '--all-rooms', '-o', output, '--stats-file', '-'];
+  const { code, stdout } = await runCli([...args, '-m', '20000']);
+  assert.equal(code, 0);
+  const { totals } = JSON.parse(stdout) as { totals: { outcome: string; roomsChanged: number } };
+  assert.deepEqual([totals.outcome, totals.roomsChanged], ['nothing-to-change', 0]);
+  await assert.rejects(readFile(output));
+});
