@@ -128,7 +128,7 @@ function add(applied: Applied, outcome: Outcome): void {
 }
 
 /** How large a batch may become, by how long the last ones took. */
-class BatchSize {
+export class BatchSize {
   readonly #most: number;
   #limit: number;
   #rows = 0;

@@ -3,7 +3,7 @@ import { CompressStateError } from '../errors.js';
 /** What shells report for a process that a signal ended: 128 and the signal's number. */
 const EXIT_CODES = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
 
-type Signal = keyof typeof EXIT_CODES;
+export type Signal = keyof typeof EXIT_CODES;
 
 /** The run was stopped from outside. */
 export class InterruptedError extends CompressStateError {

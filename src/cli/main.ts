@@ -63,6 +63,12 @@ async function run(args: readonly string[], status: StatusLine): Promise<Answer 
       if ('text' in command) return command;
       return runRoomsCommand(command, status, new Interruption());
     }
+    case 'apply': {
+      const { parseApplyCommand, runApplyCommand } = await import('./apply-command.js');
+      const command = parseApplyCommand(rest, process.env);
+      if ('text' in command) return command;
+      return runApplyCommand(command, status, new Interruption());
+    }
     default: {
       const command = parseCommandLine(args, process.env);
       if ('text' in command) return command;

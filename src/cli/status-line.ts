@@ -30,8 +30,15 @@ export class StatusLine {
     this.#stream.write(`${line}\n`);
   }
 
-  /** Shows how far it is, if the last time was long enough ago. The first call starts the clock. */
   progress(progress: Progress): void {
+    this.show((seconds) => progressText(progress, seconds));
+  }
+
+  /**
+   * Shows how far it is after so many seconds, if the last time was long enough ago. The first call
+   * starts the clock.
+   */
+  show(textOf: (seconds: number) => string): void {
     const now = performance.now();
     if (this.#started === 0) {
       this.#started = now;
@@ -41,7 +48,7 @@ export class StatusLine {
       return;
     }
     this.#drawn = now;
-    const text = progressText(progress, (now - this.#started) / 1000);
+    const text = textOf((now - this.#started) / 1000);
     if (this.#inPlace) {
       // A full last column would wrap on some terminals. A width of 0 is an unknown one.
       this.#stream.write(`\r${text.slice(0, (this.#stream.columns || 80) - 1)}\x1b[K`);

@@ -1,0 +1,255 @@
+import type { Options } from 'yargs';
+import { applyChanges, nothingApplied } from '../apply/apply-changes.js';
+import type { Applied } from '../apply/apply-changes.js';
+import { readChanges } from '../apply/change-file.js';
+import type { RoomChange } from '../apply/change-file.js';
+import { Rewriter } from '../apply/rewriter.js';
+import { readSpace, spaceLines, unusedSpace, vacuum } from '../apply/table-space.js';
+import type { Pace } from '../apply/throttle.js';
+import { UsageError } from '../errors.js';
+import { appliedLines, applyProgress } from '../report/applied-text.js';
+import type { OpenOutput } from '../sinks/output.js';
+import { FileInput, StreamInput } from '../sources/files/input.js';
+import { Arguments, readArguments } from './arguments.js';
+import type { Answer } from './arguments.js';
+import { openFigures, writeFigures } from './figures.js';
+import { InterruptedError } from './interruption.js';
+import type { Interruption, Signal } from './interruption.js';
+import { OPTIONS } from './options.js';
+import type { StatusLine } from './status-line.js';
+import { temporaryFolder } from './temporary-folder.js';
+
+/** How changes are applied, whether they come from a file or were just made. */
+export interface ApplyOptions {
+  readonly pace: Pace | undefined;
+  readonly vacuum: boolean;
+}
+
+/** What a command line of `apply` asks for, checked. `-` is standard input, or output. */
+export interface ApplyCommand extends ApplyOptions {
+  readonly changes: string;
+  /** Empty when the `PG*` variables say it all. */
+  readonly dsn: string;
+  readonly dryRun: boolean;
+  readonly statsFile: string | undefined;
+}
+
+/** Options that say how changes are applied. */
+export const APPLY_OPTIONS = {
+  pace: {
+    nargs: 1,
+    describe: 'How fast: rows a second, deleted and inserted, or a share of the time, such as 20%',
+    defaultDescription: 'as fast as it goes',
+  },
+  vacuum: {
+    type: 'boolean',
+    describe: 'Afterwards, VACUUM the tables, so that new rows can use the space',
+  },
+} as const satisfies Record<string, Options>;
+
+/** Reads the arguments after `apply`; throws UsageError. */
+export function parseApplyCommand(
+  args: readonly string[],
+  env: NodeJS.ProcessEnv,
+): ApplyCommand | Answer {
+  const options = {
+    'postgres-url': {
+      alias: 'p',
+      nargs: 1,
+      describe: OPTIONS['postgres-url'].describe,
+    },
+    'dry-run': { type: 'boolean', describe: 'Say what would be done, and change nothing' },
+    ...APPLY_OPTIONS,
+    'stats-file': { nargs: 1, describe: OPTIONS['stats-file'].describe },
+  } as const;
+  const given = readArguments(args, options, (parser) =>
+    parser
+      .usage('Usage: $0 apply CHANGES -p DSN [options]')
+      .usage('Applies changes that were made with --format copy, while Synapse runs or not.')
+      .example('$0 apply changes.copy -p postgresql://host/synapse', '')
+      .example("… -r '!abc:example.com' --format copy -o - | $0 apply - -p …", '')
+      .epilogue(
+        'CHANGES is a file, packed with gzip or zstd or not, or - for standard input. A state group that ' +
+          'is not what the changes were made from is left as it is, and counted. Applied again, changes ' +
+          'do nothing. Ctrl-C lets the transaction under way end; a second one does not.',
+      ),
+  );
+  if (!(given instanceof Arguments)) return given;
+  const [changes, stray] = given.positionals;
+  if (changes === undefined || stray !== undefined) {
+    throw new UsageError(
+      `apply takes one file of changes, or - for standard input, and is given ${given.positionals.length}.`,
+    );
+  }
+  const dsn = given.text('postgres-url');
+  if (dsn === undefined && env.PGHOST === undefined && env.PGDATABASE === undefined) {
+    throw new UsageError('Where are the changes to be applied? Give the database with -p.');
+  }
+  const dryRun = given.has('dry-run');
+  if (dryRun && given.has('vacuum')) {
+    throw new UsageError('--dry-run changes nothing, and --vacuum does.');
+  }
+  return {
+    changes,
+    dsn: dsn ?? '',
+    dryRun,
+    ...applyOptionsOf(given),
+    statsFile: given.text('stats-file'),
+  };
+}
+
+/** What is given for `APPLY_OPTIONS`; throws UsageError. */
+export function applyOptionsOf(given: Arguments): ApplyOptions {
+  const pace = given.text('pace');
+  return { pace: pace === undefined ? undefined : parsePace(pace), vacuum: given.has('vacuum') };
+}
+
+function parsePace(text: string): Pace {
+  const [, number, percent] = /^(\d{1,9})(%?)$/.exec(text) ?? [];
+  const value = Number(number);
+  if (value >= 1 && percent === '') return { rowsPerSecond: value };
+  if (value >= 1 && value <= 100) return { share: value / 100 };
+  throw new UsageError(
+    `--pace takes rows a second, such as 5000, or a share of the time from 1% to 100%, not '${text}'.`,
+  );
+}
+
+/**
+ * Applies a file of changes as the command line says, and tells on standard error what came of it.
+ *
+ * @throws CompressStateError, an InterruptedError if a signal ended it; what was applied stands
+ */
+export async function runApplyCommand(
+  command: ApplyCommand,
+  status: StatusLine,
+  interruption: Interruption,
+): Promise<void> {
+  const { signal } = interruption;
+  const input =
+    command.changes === '-'
+      ? new StreamInput('standard input', process.stdin, signal)
+      : new FileInput(command.changes, signal);
+  const changes = readChanges(input);
+  let rewriter: Rewriter | undefined;
+  let figures: OpenOutput | undefined;
+  try {
+    figures = await openFigures(command.statsFile, {
+      tmpdir: await temporaryFolder(undefined),
+      signal,
+    });
+    // What is no file of changes, or has none yet, needs no database.
+    const first = await changes.next();
+    rewriter = await openRewriter(command.dsn, status, signal);
+    status.say(`${command.dryRun ? 'Looking at' : 'Applying'} the changes in ${input.name}...`);
+    const report = await applyAndReport(
+      { ...command, changes: following(first, changes), rewriter, totalGroups: undefined },
+      status,
+      interruption,
+    );
+    if (figures !== undefined) await writeFigures(report, figures);
+  } catch (error) {
+    if (interruption.by === undefined || error instanceof InterruptedError) throw error;
+    throw new InterruptedError(interruption.by, 'Nothing was changed.', { cause: error });
+  } finally {
+    status.clear();
+    await Promise.all([changes.return(undefined), rewriter?.close(), figures?.discard()]);
+  }
+}
+
+/** The one writer of a database, whose troubles are told. */
+export function openRewriter(
+  dsn: string,
+  status: StatusLine,
+  signal: AbortSignal,
+): Promise<Rewriter> {
+  const onTrouble = (sentence: string): void => status.say(sentence);
+  return Rewriter.open({ dsn, env: process.env, signal, onTrouble });
+}
+
+export interface ApplyWork extends ApplyOptions {
+  readonly changes: AsyncIterable<RoomChange>;
+  readonly rewriter: Rewriter;
+  readonly dryRun: boolean;
+  /** How many changes there are, where that is known. */
+  readonly totalGroups: number | undefined;
+}
+
+/**
+ * Applies changes, and says what was done, also where an error or a signal ends it, and what can be done
+ * about the space. Gives the figures for `--stats-file`.
+ *
+ * @throws InterruptedError, and what `applyChanges` throws
+ */
+export async function applyAndReport(
+  { changes, rewriter, dryRun, pace, vacuum: vacuumIsWanted, totalGroups }: ApplyWork,
+  status: StatusLine,
+  interruption: Interruption,
+): Promise<object> {
+  const { signal } = interruption;
+  const applied = nothingApplied();
+  const before = await readSpace(rewriter);
+  try {
+    await applyChanges(
+      {
+        changes,
+        rewriter,
+        dryRun,
+        pace,
+        signal,
+        onProgress: () => status.show((seconds) => applyProgress(applied, seconds, totalGroups)),
+        onTrouble: (sentence) => status.say(sentence),
+      },
+      applied,
+    );
+  } catch (error) {
+    if (interruption.by === undefined) throw error;
+    throw stopped(interruption.by, error);
+  } finally {
+    for (const line of appliedLines(applied, dryRun)) status.say(line);
+  }
+  if (interruption.by !== undefined) throw stopped(interruption.by, undefined);
+  if (dryRun) return { ...applyFigures(applied), dryRun };
+
+  const isVacuumed = vacuumIsWanted && (await vacuumAndSay(rewriter, status));
+  const space = unusedSpace(before, await readSpace(rewriter), applied);
+  for (const line of spaceLines(space, isVacuumed)) status.say(line);
+  return { ...applyFigures(applied), dryRun, isVacuumed, space };
+}
+
+async function vacuumAndSay(rewriter: Rewriter, status: StatusLine): Promise<boolean> {
+  status.say('VACUUM...');
+  const isVacuumed = await vacuum(rewriter);
+  if (!isVacuumed) {
+    status.say("Warning: VACUUM was not run, as it takes the tables' owner or a superuser.");
+  }
+  return isVacuumed;
+}
+
+function applyFigures({ reasons, ...figures }: Applied): object {
+  return {
+    ...figures,
+    skippedBecause: [...reasons].map(([reason, { count, examples }]) => ({
+      reason,
+      count,
+      examples,
+    })),
+  };
+}
+
+function stopped(by: Signal, cause: unknown): InterruptedError {
+  return new InterruptedError(
+    by,
+    'What was applied stands, and the rest is as it was. Apply the same changes again to go on: what is done is not done again.',
+    { cause },
+  );
+}
+
+/** Something that was taken from a generator, and the rest. */
+async function* following(
+  first: IteratorResult<RoomChange, void>,
+  rest: AsyncGenerator<RoomChange>,
+): AsyncGenerator<RoomChange> {
+  if (first.done === true) return;
+  yield first.value;
+  yield* rest;
+}

@@ -1,0 +1,20 @@
+import { finished } from 'node:stream/promises';
+import { openFileOutput, openStreamedOutput } from '../sinks/output.js';
+import type { OpenOutput } from '../sinks/output.js';
+import type { SpoolSettings } from '../sinks/output.js';
+
+/** Opens what `--stats-file` names; undefined without it. */
+export async function openFigures(
+  statsFile: string | undefined,
+  spool: SpoolSettings,
+): Promise<OpenOutput | undefined> {
+  if (statsFile === '-') return openStreamedOutput(process.stdout, 'standard output');
+  return statsFile === undefined ? undefined : openFileOutput(statsFile, spool);
+}
+
+/** Writes all figures as a line of JSON. */
+export async function writeFigures(figures: object, output: OpenOutput): Promise<void> {
+  output.stream.end(`${JSON.stringify(figures)}\n`);
+  await finished(output.stream);
+  await output.keep();
+}

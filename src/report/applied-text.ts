@@ -1,0 +1,41 @@
+import type { Applied } from '../apply/apply-changes.js';
+
+/** What was done, or would be, line by line. */
+export function appliedLines(applied: Applied, dryRun: boolean): string[] {
+  const { rewritten, alreadyDone, skipped, rowsDeleted, rowsInserted, batches } = applied;
+  return [
+    dryRun
+      ? `Would rewrite ${groups(rewritten)}: delete ${rowsDeleted} rows and insert ${rowsInserted}.`
+      : `Rewrote ${groups(rewritten)}: deleted ${rowsDeleted} rows and inserted ${rowsInserted}, in ${batches} transactions of at most ${applied.longestSeconds.toFixed(2)} s.`,
+    ...(alreadyDone > 0 ? [`As it should be already: ${groups(alreadyDone)}.`] : []),
+    ...(skipped > 0
+      ? [
+          `${dryRun ? 'Would leave' : 'Left'} ${groups(skipped)} as stored, which is safe: a group keeps its state either way.`,
+        ]
+      : []),
+    ...[...applied.reasons].map(
+      ([reason, { count, examples }]) =>
+        `  ${count}, because ${reason} (${examples.join(', ')}${count > examples.length ? ', …' : ''})`,
+    ),
+  ];
+}
+
+/** How far it is: of all groups where their number is known. */
+export function applyProgress(
+  { rewritten, alreadyDone, skipped, rowsDeleted, rowsInserted }: Applied,
+  seconds: number,
+  totalGroups: number | undefined,
+): string {
+  const done = rewritten + alreadyDone + skipped;
+  const rows = rowsDeleted + rowsInserted;
+  const rate = seconds > 0 ? Math.round(rows / seconds) : 0;
+  const share =
+    totalGroups === undefined
+      ? `${done.toLocaleString('en')} state groups`
+      : `${Math.floor((100 * done) / totalGroups)}% of ${totalGroups.toLocaleString('en')} state groups`;
+  return `Applied: ${share}, ${rows.toLocaleString('en')} rows, ${rate.toLocaleString('en')} rows/s`;
+}
+
+function groups(count: number): string {
+  return count === 1 ? '1 state group' : `${count} state groups`;
+}
