@@ -2,21 +2,34 @@ import { readableSize } from '../report/size.js';
 import type { Applied } from './apply-changes.js';
 import type { Rewriter } from './rewriter.js';
 
-/** What Postgres knows of `state_groups_state`: sizes in bytes, rows as its statistics have them. */
+/** What Postgres knows of `state_groups_state`: bytes, and what its statistics say of rows. */
 export interface TableSpace {
   readonly tableBytes: number;
   readonly indexBytes: number;
   readonly liveRows: number;
-  readonly deadRows: number;
+  /** Mean bytes of a row's columns, and of those in the index; null before the first ANALYZE. */
+  readonly rowWidth: number | null;
+  readonly keyWidth: number | null;
   /** Whether this user may VACUUM it. */
   readonly isOwner: boolean;
 }
 
 const SPACE = `
-  SELECT pg_table_size(oid)::float8 AS "tableBytes", pg_indexes_size(oid)::float8 AS "indexBytes",
-    greatest(coalesce(nullif(pg_stat_get_live_tuples(oid), 0), reltuples), 0)::float8 AS "liveRows",
-    pg_stat_get_dead_tuples(oid)::float8 AS "deadRows", pg_has_role(relowner, 'USAGE') AS "isOwner"
-  FROM pg_class WHERE oid = to_regclass('state_groups_state')`;
+  SELECT pg_table_size(pg_class.oid)::float8 AS "tableBytes",
+    pg_indexes_size(pg_class.oid)::float8 AS "indexBytes",
+    coalesce(nullif(pg_stat_get_live_tuples(pg_class.oid), 0), reltuples)::float8 AS "liveRows",
+    sum(avg_width)::float8 AS "rowWidth",
+    (sum(avg_width) FILTER (WHERE attname IN ('state_group', 'type', 'state_key')))::float8 AS "keyWidth",
+    pg_has_role(relowner, 'USAGE') AS "isOwner"
+  FROM pg_class LEFT JOIN pg_stats ON tablename = relname AND schemaname = relnamespace::regnamespace::text
+  WHERE pg_class.oid = to_regclass('state_groups_state')
+  GROUP BY pg_class.oid, reltuples, relowner`;
+
+/** Bytes beside its columns that a row takes in a table and in a btree, with what alignment costs on average. */
+const ROW_OVERHEAD = 32;
+const ENTRY_OVERHEAD = 16;
+/** How full a new btree's pages are. */
+const FILL = 0.9;
 
 const TABLES = 'state_groups_state, state_group_edges, state_groups';
 
@@ -34,46 +47,46 @@ export async function vacuum(rewriter: Rewriter): Promise<boolean> {
   return true;
 }
 
-/** Bytes of the table and of its indexes that no row needs any more. */
-export interface UnusedSpace {
+/** Bytes that `state_groups_state` takes, and about how many its rows need. */
+export interface NeededSpace {
   readonly tableBytes: number;
   readonly indexBytes: number;
-  readonly unusedShare: number;
+  readonly neededTableBytes: number;
+  readonly neededIndexBytes: number;
 }
 
 /**
- * An estimate, from what the statistics said before and what was deleted and inserted since: Postgres's
- * own counts of now may not be of now. Undefined where nothing is known of the table.
+ * An estimate. Rows are counted from those before, as Postgres's counts of now may not be of now.
+ * Undefined where nothing is known of the table.
  */
-export function unusedSpace(
-  before: TableSpace,
-  { tableBytes, indexBytes }: TableSpace,
+export function neededSpace(
+  { liveRows: rowsBefore }: TableSpace,
+  { tableBytes, indexBytes, rowWidth, keyWidth }: TableSpace,
   { rowsDeleted, rowsInserted }: Pick<Applied, 'rowsDeleted' | 'rowsInserted'>,
-): UnusedSpace | undefined {
-  const live = before.liveRows - rowsDeleted + rowsInserted;
-  const all = before.liveRows + before.deadRows + rowsInserted;
-  if (live < 0 || all <= 0) return undefined;
-  return { tableBytes, indexBytes, unusedShare: 1 - live / all };
+): NeededSpace | undefined {
+  const rows = rowsBefore - rowsDeleted + rowsInserted;
+  if (rows < 0 || rowWidth === null || keyWidth === null) return undefined;
+  const neededTableBytes = Math.min(tableBytes, rows * (rowWidth + ROW_OVERHEAD));
+  const neededIndexBytes = Math.min(indexBytes, (rows * (keyWidth + ENTRY_OVERHEAD)) / FILL);
+  return { tableBytes, indexBytes, neededTableBytes, neededIndexBytes };
 }
 
 /** What can be done about the space that deleted rows take. */
-export function spaceLines(space: UnusedSpace | undefined, isVacuumed: boolean): string[] {
+export function spaceLines(space: NeededSpace | undefined, isVacuumed: boolean): string[] {
   if (space === undefined) {
     return isVacuumed ? [] : [`VACUUM ${TABLES}; lets new rows use the space of the deleted ones.`];
   }
-  const { tableBytes, indexBytes, unusedShare } = space;
   const size = (bytes: number): string => readableSize(Math.round(bytes));
-  const whole = tableBytes + indexBytes;
-  const unused = (bytes: number): string => size(bytes * unusedShare);
-  const needed = (bytes: number): string => size(bytes * (1 - unusedShare));
+  const whole = space.tableBytes + space.indexBytes;
+  const needed = space.neededTableBytes + space.neededIndexBytes;
   return [
-    `Of the ${size(whole)} of state_groups_state and its indexes, rows need about ${needed(whole)} now.`,
+    `state_groups_state and its indexes take ${size(whole)}, of which the rows need about ${size(needed)}.`,
     ...(isVacuumed
       ? []
       : [
-          `  VACUUM ${TABLES}; lets new rows use the other ${unused(whole)}, also while Synapse runs. The files stay as large as they are.`,
+          `  VACUUM ${TABLES}; lets new rows use the other ${size(whole - needed)}, also while Synapse runs. The files stay as large as they are.`,
         ]),
-    `  VACUUM FULL state_groups_state; gives it back to the system. It needs about ${needed(whole)} of free disk, and Synapse has to wait for it; pg_repack needs the same and lets Synapse go on.`,
-    `  REINDEX TABLE CONCURRENTLY state_groups_state; gives back the indexes' part alone, about ${unused(indexBytes)}. It needs about ${needed(indexBytes)} of free disk, and lets Synapse go on.`,
+    `  VACUUM FULL state_groups_state; gives it back to the system. It needs about ${size(needed)} of free disk, and Synapse has to wait for it; pg_repack needs the same and lets Synapse go on.`,
+    `  REINDEX TABLE CONCURRENTLY state_groups_state; gives back the indexes' part alone, about ${size(space.indexBytes - space.neededIndexBytes)}. It needs about ${size(space.neededIndexBytes)} of free disk, and lets Synapse go on.`,
   ];
 }

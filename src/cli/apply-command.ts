@@ -4,7 +4,7 @@ import type { Applied } from '../apply/apply-changes.js';
 import { readChanges } from '../apply/change-file.js';
 import type { RoomChange } from '../apply/change-file.js';
 import { Rewriter } from '../apply/rewriter.js';
-import { readSpace, spaceLines, unusedSpace, vacuum } from '../apply/table-space.js';
+import { readSpace, spaceLines, neededSpace, vacuum } from '../apply/table-space.js';
 import type { Pace } from '../apply/throttle.js';
 import { UsageError } from '../errors.js';
 import { appliedLines, applyProgress } from '../report/applied-text.js';
@@ -211,7 +211,7 @@ export async function applyAndReport(
   if (dryRun) return { ...applyFigures(applied), dryRun };
 
   const isVacuumed = vacuumIsWanted && (await vacuumAndSay(rewriter, status));
-  const space = unusedSpace(before, await readSpace(rewriter), applied);
+  const space = neededSpace(before, await readSpace(rewriter), applied);
   for (const line of spaceLines(space, isVacuumed)) status.say(line);
   return { ...applyFigures(applied), dryRun, isVacuumed, space };
 }
