@@ -8,7 +8,8 @@
  * - `several-edges`: a group with edges to different predecessors.
  * - `repeated-edge`: an edge that is stored once more.
  * - `own-ancestor`: a group whose edges lead back to it.
- * - `deep-chain`: a group with a chain of more than `DEEPEST_CHAIN` groups, itself included.
+ * - `deep-chain`: a group with a chain of more than `DEEPEST_CHAIN` groups, itself included; not wrong,
+ *   for levels makes such.
  * - `contradictory-key`: a key that has different events in one group.
  * - `repeated-row`: a row that is stored once more, with the same event.
  * - `row-of-no-group`: a row of a group that `state_groups` does not have.
@@ -58,7 +59,7 @@ const EXAMPLES = 5;
 export class Findings {
   readonly #findings = KINDS.map((kind) => ({
     kind,
-    isInformation: kind === 'empty-group',
+    isInformation: kind === 'empty-group' || kind === 'deep-chain',
     count: 0,
     examples: [] as Example[],
   }));
