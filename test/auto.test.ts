@@ -113,7 +113,7 @@ test('a signal ends a run after the transaction under way, and the next one goes
   const lines: { message: string }[] = [];
   for await (const line of createInterface(child.stderr)) {
     lines.push(JSON.parse(line) as { message: string });
-    child.kill('SIGINT');
+    if (lines.length === 1) child.kill('SIGINT');
   }
   const [code] = await ended;
   assert.equal(code, 130);
@@ -302,8 +302,10 @@ test('a time budget ends a run, which is no failure', async (t) => {
   const summary = await run(db, { timeBudget: 1 });
   assert.equal(summary.stoppedBy, 'time');
   assert.equal(summary.rowsDeleted, 0);
-  const { code, stderr } = await runCli(['auto', '-p', db.url, '--time-budget', '1h30m']);
+  const options = ['--time-budget', '1h30m', '--pace', '90%', '--vacuum'];
+  const { code, stderr } = await runCli(['auto', '-p', db.url, ...options]);
   assert.equal(code, 0, stderr);
+  assert.match(stderr, /^Vacuumed the tables\.$/m);
   assert.match(stderr, /^Done after .*: in 3 rooms \d+ rows were saved/m);
 });
 

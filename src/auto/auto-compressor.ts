@@ -1,11 +1,16 @@
-import type pg from 'pg';
+import { BatchSize } from '../apply/apply-changes.js';
 import { Rewriter } from '../apply/rewriter.js';
+import type { Within } from '../apply/rewriter.js';
+import { vacuum } from '../apply/table-space.js';
+import { Throttle } from '../apply/throttle.js';
+import type { Pace } from '../apply/throttle.js';
 import type { Progress } from '../compress.js';
 import { BusyError, DatabaseError, OutputError, RoomNotFoundError, UsageError } from '../errors.js';
 import { AdaptivePlanner } from '../planner/adaptive.js';
 import type { AdaptiveSettings } from '../planner/adaptive.js';
 import { LevelsPlanner } from '../planner/levels.js';
 import type { Level } from '../planner/levels.js';
+import type { ChangedGroup } from '../planner/planned-group.js';
 import { indexOfId } from '../sources/id-list.js';
 import { isLost } from '../sources/postgres/database-errors.js';
 import { openPostgresSource } from '../sources/postgres/postgres-source.js';
@@ -21,6 +26,7 @@ import {
   saveProgress,
 } from './bookkeeping.js';
 import type { Statement } from './bookkeeping.js';
+import type { ChangeSpool } from './change-spool.js';
 import { planChanges } from './room-changes.js';
 import type { RoomChanges } from './room-changes.js';
 import { readEstimates } from './room-estimates.js';
@@ -48,6 +54,10 @@ export interface AutoSettings {
   readonly maxRooms: number;
   /** Milliseconds after which nothing is begun any more. */
   readonly timeBudget: number | undefined;
+  /** How fast changes are applied; as fast as it goes if undefined. */
+  readonly pace: Pace | undefined;
+  /** Whether the tables are vacuumed once rows were deleted. */
+  readonly vacuum: boolean;
   /** Only plans, and writes nothing to the database. */
   readonly dryRun: boolean;
   /** Folder for changes that wait to be applied. */
@@ -81,13 +91,11 @@ export interface AutoSummary {
 /** A room that adaptive has compressed is taken up again when this part of its rows can be saved. */
 const WORTHWHILE = 0.1;
 
-/** What one transaction rewrites of an adaptive plan. */
-const BATCH = { groups: 500, bytes: 8_000_000 };
 /**
  * A chunk of levels is one transaction, so that a run that is cut off leaves what an earlier end of it would
- * have. Where that were too much for memory it is several, and the chunk counts with the last.
+ * have. Where its new rows are more bytes than this it is several, and the chunk counts with the last.
  */
-const CHUNK = { groups: Infinity, bytes: 64_000_000 };
+const MOST_BYTES = 64_000_000;
 
 /**
  * Compresses the rooms of a database by themselves, beside a running Synapse. Progress is kept in the
@@ -113,6 +121,8 @@ export async function autoCompress(settings: AutoSettings): Promise<AutoSummary>
 class AutoCompressor {
   readonly #settings: AutoSettings;
   readonly #rewriter: Rewriter | undefined;
+  readonly #throttle: Throttle | undefined;
+  readonly #size: BatchSize;
   readonly #started = performance.now();
   /** Aborted by a signal or at the end of the time budget. */
   readonly #stop: AbortSignal;
@@ -130,13 +140,18 @@ class AutoCompressor {
   };
 
   constructor(settings: AutoSettings, rewriter: Rewriter | undefined) {
-    const { signal, timeBudget } = settings;
+    const { signal, timeBudget, pace, log } = settings;
     this.#settings = settings;
-    this.#rewriter = rewriter;
     this.#stop =
       timeBudget === undefined
         ? signal
         : AbortSignal.any([signal, AbortSignal.timeout(timeBudget)]);
+    this.#rewriter = rewriter;
+    if (rewriter !== undefined) {
+      const onTrouble = (sentence: string): void => log('warning', sentence);
+      this.#throttle = new Throttle(rewriter, { pace, signal: this.#stop, onTrouble });
+    }
+    this.#size = new BatchSize(this.#throttle?.mostRows ?? Infinity);
   }
 
   async run(): Promise<AutoSummary> {
@@ -151,6 +166,11 @@ class AutoCompressor {
       else await this.#byEstimate();
     } catch (error) {
       if (!this.#stop.aborted) throw error;
+    }
+    if (this.#settings.vacuum && this.#counts.rowsDeleted > 0 && !this.#stop.aborted) {
+      const isDone = await vacuum(this.#rewriter!);
+      if (isDone) log('info', 'Vacuumed the tables.');
+      else log('warning', 'This user may not VACUUM state_groups_state; its owner may.');
     }
     return {
       rooms: this.#rooms.size,
@@ -271,7 +291,7 @@ class AutoCompressor {
     try {
       const gains = changes.rowsAfter < changes.rowsBefore;
       const save = [saveProgress(room, changes.lastGroup, adaptiveLevels())];
-      await this.#apply(room, changes, gains, save, BATCH);
+      await this.#apply(room, changes, gains, save);
     } finally {
       await changes.spool?.close();
     }
@@ -313,7 +333,7 @@ class AutoCompressor {
       const gains = changes.rowsAfter <= changes.rowsBefore;
       const next = gains ? withHeads(planner.levels, (head) => ids[head]) : emptyLevels(sizes);
       const statements = [...save, saveProgress(room, changes.lastGroup, next)];
-      await this.#apply(room, changes, gains, statements, CHUNK);
+      await this.#apply(room, changes, gains, statements);
     } finally {
       await changes.spool?.close();
     }
@@ -366,56 +386,29 @@ class AutoCompressor {
     { spool, lastGroup, rowsBefore, rowsAfter }: RoomChanges,
     gains: boolean,
     save: readonly Statement[],
-    most: { readonly groups: number; readonly bytes: number },
   ): Promise<void> {
     const { log } = this.#settings;
     const counts = this.#counts;
+    const before = { ...counts };
     const started = performance.now();
-    const within = async (client: pg.ClientBase): Promise<void> => {
+    const within: Within = async (client) => {
       for (const { text, values } of save) await client.query(text, [...values]);
     };
-    let left = gains ? spool!.changes : 0;
-    const done = { rewritten: 0, skipped: 0, deleted: 0, inserted: 0 };
-    if (left === 0) {
-      await this.#transaction(within);
-    } else {
-      for await (const changes of spool!.batches(most)) {
-        if (this.#stop.aborted) {
-          log(
-            'info',
-            `${spool!.changes - left} of ${spool!.changes} changes of room '${room}' are applied.`,
-            { room },
-          );
-        }
-        this.#stop.throwIfAborted();
-        left -= changes.length;
-        const outcome = await this.#rewriter!.rewrite(
-          { room, changes },
-          left === 0 ? within : undefined,
-        );
-        done.rewritten += outcome.rewritten;
-        done.skipped += outcome.skipped.length;
-        done.deleted += outcome.rowsDeleted;
-        done.inserted += outcome.rowsInserted;
-        counts.groupsRewritten += outcome.rewritten;
-        counts.groupsSkipped += outcome.skipped.length;
-        counts.rowsDeleted += outcome.rowsDeleted;
-        counts.rowsInserted += outcome.rowsInserted;
-        for (const { stateGroup, reason } of outcome.skipped.slice(0, 3)) {
-          log('info', `State group ${stateGroup} was left as it is: ${reason}.`, {
-            room,
-            stateGroup,
-          });
-        }
-      }
-    }
+    if (gains && spool!.changes > 0) await this.#rewrite(room, spool!, within);
+    else await this.#transaction(within);
     counts.chunks++;
     if (!gains) counts.withoutGain++;
+
+    const groupsRewritten = counts.groupsRewritten - before.groupsRewritten;
+    const groupsSkipped = counts.groupsSkipped - before.groupsSkipped;
+    const rowsDeleted = counts.rowsDeleted - before.rowsDeleted;
+    const rowsInserted = counts.rowsInserted - before.rowsInserted;
     const upTo = `Room '${room}' up to state group ${lastGroup}`;
+    const skipped = groupsSkipped === 0 ? '' : `, ${groupsSkipped} left as they are`;
     log(
       'info',
       gains
-        ? `${upTo}: ${rowsBefore} rows became ${rowsBefore - done.deleted + done.inserted}; ${done.rewritten} state groups were rewritten${done.skipped === 0 ? '' : `, ${done.skipped} left as they are`}.`
+        ? `${upTo}: ${rowsBefore} rows became ${rowsBefore - rowsDeleted + rowsInserted}; ${groupsRewritten} state groups were rewritten${skipped}.`
         : `${upTo}: ${rowsBefore} rows would become ${rowsAfter}; it stays as it is.`,
       {
         room,
@@ -423,18 +416,64 @@ class AutoCompressor {
         rowsBefore,
         rowsAfter,
         gains,
-        ...done,
+        groupsRewritten,
+        groupsSkipped,
+        rowsDeleted,
+        rowsInserted,
         seconds: (performance.now() - started) / 1000,
       },
     );
   }
 
+  /** Rewrites groups in batches, or those of a chunk of levels at once; `within` goes with the last. */
+  async #rewrite(room: string, spool: ChangeSpool, within: Within): Promise<void> {
+    const { strategy, log } = this.#settings;
+    const counts = this.#counts;
+    let batch: ChangedGroup[] = [];
+    let bytes = 0;
+    let left = spool.changes;
+    for await (const change of spool.read()) {
+      batch.push(change);
+      bytes += change.change.rows.length;
+      this.#size.add(change);
+      left--;
+      const isFull = strategy.name === 'levels' ? bytes >= MOST_BYTES : this.#size.isFull;
+      if (!isFull && left > 0) continue;
+      if (this.#stop.aborted) {
+        const applied = spool.changes - left - batch.length;
+        log('info', `${applied} of ${spool.changes} changes of room '${room}' are applied.`, {
+          room,
+        });
+      }
+      this.#stop.throwIfAborted();
+      const begun = performance.now();
+      const outcome = await this.#rewriter!.rewrite(
+        { room, changes: batch },
+        left === 0 ? within : undefined,
+      );
+      batch = [];
+      bytes = 0;
+      this.#size.took(outcome.seconds);
+      counts.groupsRewritten += outcome.rewritten;
+      counts.groupsSkipped += outcome.skipped.length;
+      counts.rowsDeleted += outcome.rowsDeleted;
+      counts.rowsInserted += outcome.rowsInserted;
+      for (const { stateGroup, reason } of outcome.skipped.slice(0, 3)) {
+        log('info', `State group ${stateGroup} was left as it is: ${reason}.`, {
+          room,
+          stateGroup,
+        });
+      }
+      await this.#throttle!.pause(outcome, (performance.now() - begun) / 1000);
+    }
+  }
+
   /** Does something in a transaction that rewrites nothing. */
-  async #transaction<T>(work: (client: pg.ClientBase) => Promise<T>): Promise<T> {
+  async #transaction<T>(work: (...args: Parameters<Within>) => Promise<T>): Promise<T> {
     if (this.#rewriter === undefined) return undefined as T;
     let result: T;
-    await this.#rewriter.rewrite({ room: '', changes: [] }, async (client) => {
-      result = await work(client);
+    await this.#rewriter.rewrite({ room: '', changes: [] }, async (...args) => {
+      result = await work(...args);
     });
     return result!;
   }

@@ -34,21 +34,33 @@ export class ChangeSpool extends Writable {
     return new ChangeSpool(await TemporaryFile.create(folder));
   }
 
-  /** The changes in ascending order of group, in batches of at most so many, or one that is larger than `bytes`. */
-  async *batches(most: { readonly groups: number; readonly bytes: number }) {
-    let batch: ChangedGroup[] = [];
-    let bytes = 0;
-    for await (const change of this.#read()) {
-      const length = change.change.rows.length;
-      if (batch.length === most.groups || (batch.length > 0 && bytes + length > most.bytes)) {
-        yield batch;
-        batch = [];
-        bytes = 0;
+  /** The changes in ascending order of group. */
+  async *read(): AsyncGenerator<ChangedGroup> {
+    let bytes = Buffer.alloc(0);
+    let header: Header | undefined;
+    for await (const chunk of this.#file.chunks()) {
+      bytes = Buffer.concat([bytes, chunk]);
+      for (;;) {
+        if (header === undefined) {
+          const end = bytes.indexOf(LINE_FEED);
+          if (end < 0) break;
+          header = JSON.parse(bytes.toString('latin1', 0, end)) as Header;
+          bytes = bytes.subarray(end + 1);
+        }
+        if (bytes.length < header.bytes) break;
+        const rows = bytes.subarray(0, header.bytes);
+        bytes = bytes.subarray(header.bytes);
+        yield {
+          ...header.group,
+          change: {
+            oldRowsHash: BigInt(header.oldRowsHash),
+            newRowsHash: BigInt(header.newRowsHash),
+            rows,
+          },
+        };
+        header = undefined;
       }
-      batch.push(change);
-      bytes += length;
     }
-    if (batch.length > 0) yield batch;
   }
 
   /** Gives the space back. Safe to call twice. */
@@ -89,33 +101,5 @@ export class ChangeSpool extends Writable {
     this.#pieces = [];
     this.#bytes = 0;
     this.#file.append(bytes).then(() => done(), done);
-  }
-
-  async *#read(): AsyncGenerator<ChangedGroup> {
-    let bytes = Buffer.alloc(0);
-    let header: Header | undefined;
-    for await (const chunk of this.#file.chunks()) {
-      bytes = Buffer.concat([bytes, chunk]);
-      for (;;) {
-        if (header === undefined) {
-          const end = bytes.indexOf(LINE_FEED);
-          if (end < 0) break;
-          header = JSON.parse(bytes.toString('latin1', 0, end)) as Header;
-          bytes = bytes.subarray(end + 1);
-        }
-        if (bytes.length < header.bytes) break;
-        const rows = bytes.subarray(0, header.bytes);
-        bytes = bytes.subarray(header.bytes);
-        yield {
-          ...header.group,
-          change: {
-            oldRowsHash: BigInt(header.oldRowsHash),
-            newRowsHash: BigInt(header.newRowsHash),
-            rows,
-          },
-        };
-        header = undefined;
-      }
-    }
   }
 }

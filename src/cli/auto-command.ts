@@ -4,6 +4,7 @@ import type { AutoSettings, AutoSummary } from '../auto/auto-compressor.js';
 import { metricsText } from '../auto/metrics.js';
 import { RoomsFailedError, UsageError } from '../errors.js';
 import { openFileOutput } from '../sinks/output.js';
+import { APPLY_OPTIONS, applyOptionsOf } from './apply-command.js';
 import { Arguments, readArguments } from './arguments.js';
 import type { Answer } from './arguments.js';
 import { chosenStrategy } from './command-line.js';
@@ -29,6 +30,8 @@ export interface AutoCommand extends Pick<
   | 'except'
   | 'maxRooms'
   | 'timeBudget'
+  | 'pace'
+  | 'vacuum'
   | 'dryRun'
 > {
   readonly tmpdir: string | undefined;
@@ -40,6 +43,7 @@ export interface AutoCommand extends Pick<
 const CHUNK_SIZE = 1000;
 
 const ROOMS = 'Which rooms, and how many:';
+const WRITING = 'How it writes:';
 const REPORT = 'What it tells:';
 
 const AUTO_OPTIONS = {
@@ -88,9 +92,11 @@ const AUTO_OPTIONS = {
   'max-hops': OPTIONS['max-hops'],
   headroom: OPTIONS.headroom,
   'rebase-deep': OPTIONS['rebase-deep'],
+  pace: { ...APPLY_OPTIONS.pace, group: WRITING },
+  vacuum: { ...APPLY_OPTIONS.vacuum, group: WRITING },
   'dry-run': {
     type: 'boolean',
-    group: REPORT,
+    group: WRITING,
     describe: 'Plan and tell, and write nothing to the database',
   },
   'log-format': {
@@ -104,7 +110,7 @@ const AUTO_OPTIONS = {
     group: REPORT,
     describe: "File for the node exporter's textfile collector, in the Prometheus text format",
   },
-  tmpdir: { ...OPTIONS.tmpdir, group: REPORT },
+  tmpdir: { ...OPTIONS.tmpdir, group: WRITING },
 } as const satisfies CommandOptions;
 
 /** Reads the arguments after `auto`; throws UsageError. */
@@ -154,6 +160,7 @@ export function parseAutoCommand(
     except: given.texts('exclude'),
     maxRooms: given.integer('max-rooms', 1) ?? Infinity,
     timeBudget: parseTime(given.text('time-budget')),
+    ...applyOptionsOf(given),
     dryRun: given.has('dry-run'),
     tmpdir: given.text('tmpdir'),
     logFormat,

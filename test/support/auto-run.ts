@@ -51,6 +51,8 @@ export async function run(
     except: [],
     maxRooms: Infinity,
     timeBudget: undefined,
+    pace: undefined,
+    vacuum: false,
     dryRun: false,
     tmpdir: tmpdir(),
     signal: new AbortController().signal,
