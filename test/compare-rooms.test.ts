@@ -1,43 +1,13 @@
 import assert from 'node:assert/strict';
-import { Readable } from 'node:stream';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import type { RoomSource } from '../src/sources/room-source.js';
 import { compareRooms } from '../src/verify/compare-rooms.js';
 import type { Comparison } from '../src/verify/compare-rooms.js';
 import { RoomStates, SharedStates } from '../src/verify/room-states.js';
-import { cut, decoded, lengths } from './support/naive-copy-text.js';
-import { rooms, stateOf, tableOf } from './support/naive-room.js';
+import { decoded } from './support/naive-copy-text.js';
+import { rooms, stateOf } from './support/naive-room.js';
 import type { Room } from './support/naive-room.js';
-
-const ROOM = '!room:example.org';
-
-interface Shape {
-  readonly columns: RoomSource['rowColumns'];
-  readonly lengths: readonly number[];
-}
-
-function sourceOf(room: Room, shape: Shape): RoomSource {
-  const groups = tableOf(room);
-  const column = shape.columns === 'with-room' ? `${ROOM}\t` : '';
-  const lines = room
-    .filter(({ id }) => groups.ids.includes(id))
-    .flatMap(({ id, rows }) => rows.map(([key, event]) => `${id}\t${column}${key}\t${event}\n`));
-  return {
-    room: ROOM,
-    groups,
-    snapshotTime: undefined,
-    rowColumns: shape.columns,
-    warnings: [],
-    rows: () => Readable.from(cut(Buffer.from(lines.join(''), 'latin1'), shape.lengths)),
-    close: () => Promise.resolve(),
-  };
-}
-
-const shape = fc.record<Shape>({
-  columns: fc.constantFrom('with-room', 'without-room'),
-  lengths,
-});
+import { shape, sourceOf } from './support/naive-source.js';
 
 /** What a run of `compareRooms` must find, from the whole states. */
 function model(before: Room, after: Room) {

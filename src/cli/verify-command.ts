@@ -1,6 +1,9 @@
+import { readChanges } from '../apply/change-file.js';
 import { StatesDifferError, UsageError } from '../errors.js';
 import { describeIrregularities } from '../sources/describe-irregularities.js';
+import { FileInput, StreamInput } from '../sources/files/input.js';
 import type { RoomSource } from '../sources/room-source.js';
+import { withChanges } from '../verify/changed-room.js';
 import { compareRooms } from '../verify/compare-rooms.js';
 import type { Comparison, SomeGroups } from '../verify/compare-rooms.js';
 import { Arguments, readArguments } from './arguments.js';
@@ -18,7 +21,8 @@ import { temporaryFolder } from './temporary-folder.js';
 /** What a command line of `verify` asks for, checked. */
 export interface VerifyCommand {
   readonly before: CompressCommand['source'];
-  readonly after: CompressCommand['source'];
+  /** Another source; or the file of changes, or `-`, to lay over BEFORE. */
+  readonly after: CompressCommand['source'] | { readonly kind: 'changes'; readonly path: string };
   readonly room: string;
   /** Bytes that the sorts of the input files may take together. */
   readonly memory: number;
@@ -27,21 +31,32 @@ export interface VerifyCommand {
 
 /** Reads the arguments after `verify`; throws UsageError. */
 export function parseVerifyCommand(args: readonly string[]): VerifyCommand | Answer {
-  const given = readArguments(args, SOURCE_OPTIONS, (parser) =>
+  const options = {
+    ...SOURCE_OPTIONS,
+    changes: {
+      nargs: 1,
+      describe: 'Instead of AFTER: BEFORE with the changes in this file, made with --format copy',
+    },
+  } as const;
+  const given = readArguments(args, options, (parser) =>
     parser
-      .usage('Usage: $0 verify BEFORE AFTER -r ROOM [options]')
+      .usage('Usage: $0 verify BEFORE (AFTER | --changes FILE) -r ROOM [options]')
       .usage('Compares the state of every state group of a room in two sources.')
       .example("$0 verify exports/ postgresql://host/synapse -r '!abc:example.com'", '')
+      .example("$0 verify exports/ --changes out.copy.gz -r '!abc:example.com'", '')
       .epilogue(
         `${SOURCE_RULE}\n\nThe result goes to standard output. Ends with 0 if all states are equal, ` +
           'with 8 if one differs or AFTER lacks a state group of BEFORE. Nothing is written anywhere.',
       ),
   );
   if (!(given instanceof Arguments)) return given;
-  const [before, after, stray] = given.positionals;
-  if (after === undefined || stray !== undefined) {
+  const changes = given.text('changes');
+  const [before, after = changes, stray] = given.positionals;
+  const wanted = changes === undefined ? 2 : 1;
+  if (after === undefined || stray !== undefined || given.positionals.length !== wanted) {
+    const what = wanted === 2 ? 'two sources, BEFORE and AFTER,' : 'one source beside --changes,';
     throw new UsageError(
-      `verify takes two sources, BEFORE and AFTER, and is given ${given.positionals.length}. A file or folder is one of them, a database as well.`,
+      `verify takes ${what} and is given ${given.positionals.length}. A file or folder is one of them, a database as well.`,
     );
   }
   if (before === '-' && after === '-') {
@@ -49,7 +64,7 @@ export function parseVerifyCommand(args: readonly string[]): VerifyCommand | Ans
   }
   return {
     before: sourceOf(before),
-    after: sourceOf(after),
+    after: changes === undefined ? sourceOf(after) : { kind: 'changes', path: changes },
     room: roomOf(given),
     memory: memoryOf(given),
     tmpdir: given.text('tmpdir'),
@@ -90,27 +105,12 @@ export async function runVerifyCommand(
 }
 
 async function compare(
-  { before, after, room, memory, tmpdir }: VerifyCommand,
+  command: VerifyCommand,
   status: StatusLine,
   signal: AbortSignal,
 ): Promise<Comparison> {
-  const folder = await temporaryFolder(tmpdir);
-  const opened: RoomSource[] = [];
-  try {
-    for (const [name, source] of [
-      ['BEFORE', before],
-      ['AFTER', after],
-    ] as const) {
-      const place = source.kind === 'postgres' ? 'DB' : 'files';
-      status.say(`Fetching state ${name} from ${place} for room '${room}'...`);
-      opened.push(
-        await openSource({ source, room, range: {}, memory: memory / 2 }, folder, signal),
-      );
-    }
-  } catch (error) {
-    await Promise.all(opened.map((source) => source.close()));
-    throw error;
-  }
+  const folder = await temporaryFolder(command.tmpdir);
+  const opened = await openBoth(command, folder, status, signal);
   const [sourceBefore, sourceAfter] = opened;
   const comparison = await compareRooms({
     before: sourceBefore,
@@ -126,6 +126,34 @@ async function compare(
     }
   });
   return comparison;
+}
+
+async function openBoth(
+  { before, after, room, memory }: VerifyCommand,
+  tmpdir: string,
+  status: StatusLine,
+  signal: AbortSignal,
+): Promise<readonly [before: RoomSource, after: RoomSource]> {
+  const open = (source: CompressCommand['source'], name: string): Promise<RoomSource> => {
+    const place = source.kind === 'postgres' ? 'DB' : 'files';
+    status.say(`Fetching state ${name} from ${place} for room '${room}'...`);
+    return openSource({ source, room, range: {}, memory: memory / 2 }, tmpdir, signal);
+  };
+  const first = await open(before, 'BEFORE');
+  if (after.kind === 'changes') {
+    const { path } = after;
+    const changes =
+      path === '-'
+        ? new StreamInput('standard input', process.stdin, signal)
+        : new FileInput(path, signal);
+    return withChanges(first, readChanges(changes), { memory: memory / 2, tmpdir });
+  }
+  try {
+    return [first, await open(after, 'AFTER')];
+  } catch (error) {
+    await first.close();
+    throw error;
+  }
 }
 
 function comparisonText(room: string, comparison: Comparison): string {

@@ -1,7 +1,7 @@
 import { transform } from 'through2';
 import type { Transform } from 'node:stream';
 import type { PlannedGroup } from '../planner/planned-group.js';
-import { encodeField } from '../state/copy-text.js';
+import { fieldOf } from '../state/copy-text.js';
 import { LEAST_PIECE, PIECE } from './output-writer.js';
 
 const LINE_FEED = 10;
@@ -18,7 +18,7 @@ export function tablesSink({ room }: { readonly room: string }): Transform {
   return transform(
     { writableObjectMode: true, writableHighWaterMark: 2 },
     async function* (source: AsyncIterable<readonly PlannedGroup[]>) {
-      const name = copyField(room);
+      const name = fieldOf(room).toString();
       let pieces: Buffer[] = [];
       let length = 0;
       const add = (piece: Buffer): void => {
@@ -51,10 +51,4 @@ export function tablesSink({ room }: { readonly room: string }): Transform {
       if (length > 0) yield take();
     },
   ) as Transform;
-}
-
-function copyField(text: string): string {
-  const bytes = Buffer.from(text);
-  const field = Buffer.alloc(2 * bytes.length);
-  return field.toString('utf8', 0, encodeField(bytes, 0, bytes.length, field, 0));
 }

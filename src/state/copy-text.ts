@@ -129,6 +129,13 @@ export function encodeField(
   return at;
 }
 
+/** The canonical spelling of a text. */
+export function fieldOf(text: string): Buffer {
+  const bytes = Buffer.from(text);
+  const field = Buffer.alloc(2 * bytes.length);
+  return field.subarray(0, encodeField(bytes, 0, bytes.length, field, 0));
+}
+
 /** Whether the field in bytes `start` to `end` is COPY's NULL. */
 export function isNull(from: Uint8Array, start: number, end: number): boolean {
   return end - start === 2 && from[start] === BACKSLASH && from[start + 1] === 78;

@@ -1,4 +1,4 @@
-import { encodeField } from '../../state/copy-text.js';
+import { fieldOf } from '../../state/copy-text.js';
 
 const TAB = 9;
 
@@ -7,9 +7,7 @@ export class RoomColumn {
   readonly #room: Buffer;
 
   constructor(room: string) {
-    const bytes = Buffer.from(room);
-    const encoded = Buffer.alloc(2 * bytes.length);
-    this.#room = encoded.subarray(0, encodeField(bytes, 0, bytes.length, encoded, 0));
+    this.#room = fieldOf(room);
   }
 
   /** Whether the line that begins at `start` is the room's. */

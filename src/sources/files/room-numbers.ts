@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { encodeField } from '../../state/copy-text.js';
+import { fieldOf } from '../../state/copy-text.js';
 import { KeyTable } from '../../state/key-table.js';
 
 const TAB = 9;
@@ -33,10 +33,7 @@ export class RoomNumbers {
 
   /** The number of the room, which is taken for one from now on. */
   ofName(room: string): number {
-    const name = Buffer.from(room);
-    const line = Buffer.alloc(2 * name.length + 2, TAB);
-    const end = encodeField(name, 0, name.length, line, 1);
-    line[end] = TAB;
+    const line = Buffer.concat([Buffer.of(TAB), fieldOf(room), Buffer.of(TAB)]);
     return this.at(line, new DataView(line.buffer, line.byteOffset, line.length), 0);
   }
 }

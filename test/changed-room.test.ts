@@ -1,0 +1,162 @@
+import assert from 'node:assert/strict';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { readFile, writeFile } from 'node:fs/promises';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import type { RoomChange } from '../src/apply/change-file.js';
+import { InputError, StatesDifferError } from '../src/errors.js';
+import { withChanges } from '../src/verify/changed-room.js';
+import { compareRooms } from '../src/verify/compare-rooms.js';
+import { fixture, temporaryFolder } from './support/fixtures.js';
+import { rooms, type Room } from './support/naive-room.js';
+import { ROOM, shape, sourceOf } from './support/naive-source.js';
+import { runCli } from './support/run-cli.js';
+
+const LARGE = '!ORrIj_ngefPxK_xykJweOcBeKDOqcbRfKolM2O2VoCY';
+const SMALL = '!MlmO6RiERMEwPQNvXSAjqHDDQP-s6jpT6UOy23RaJOY';
+
+/** The changes that give groups of a room the encodings that they have in another. */
+async function* changesTo(room: Room, ids: readonly number[]): AsyncGenerator<RoomChange> {
+  yield changeOf('!other:example.org', { id: 1, predecessors: [], rows: [['a\t', '$1']] });
+  for (const id of ids)
+    yield changeOf(
+      ROOM,
+      room.find((group) => group.id === id)!,
+    );
+}
+
+function changeOf(
+  room: string,
+  { id, predecessors, rows }: Pick<Room[number], 'id' | 'predecessors' | 'rows'>,
+): RoomChange {
+  const lines = rows.map(([key, event]) => `${key}\t${event}\n`).join('');
+  return {
+    room,
+    group: {
+      stateGroup: id,
+      oldPredecessor: undefined,
+      newPredecessor: predecessors[0],
+      oldRows: 0,
+      newRows: rows.length,
+      change: { oldRowsHash: 0n, newRowsHash: 0n, rows: Buffer.from(lines, 'latin1') },
+    },
+  };
+}
+
+const settings = { tmpdir: tmpdir(), memory: 100_000 };
+
+test('a room with changes laid over it is compared as the room that they make', async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      rooms(40, { regular: false }),
+      fc.array(fc.tuple(fc.nat(), fc.nat(5), fc.nat()), { minLength: 1, maxLength: 5 }),
+      shape,
+      fc.constantFrom(1000, 100_000),
+      async (room, wanted, form, memory) => {
+        const source = sourceOf(room, form);
+        const inRange = room.filter(({ reason }) => reason === 'in-range');
+        fc.pre(inRange.length > 0);
+        const after = room.map((group) => ({ ...group }));
+        const ids = new Set<number>();
+        for (const [at, what, which] of wanted) {
+          const { id } = inRange[at % inRange.length];
+          const group = after.find((other) => other.id === id)!;
+          const others = [...source.groups.ids];
+          ids.add(id);
+          group.predecessors = group.predecessors.slice(0, 1);
+          if (what === 0) group.predecessors = [];
+          if (what === 1) group.predecessors = [others[which % others.length]];
+          if (what === 2) group.rows = group.rows.slice(1);
+          if (what === 3) group.rows = [...group.rows, ['a\\tb\t$', '$new']];
+          if (what === 4) group.rows = group.rows.map(([key], n) => [key, `$${n}`]);
+        }
+        const expected = await compareRooms({ before: source, after: sourceOf(after, form) });
+        const order = [...ids].sort((a, b) => (a % 3) - (b % 3) || b - a);
+        const laid = await withChanges(sourceOf(room, form), changesTo(after, order), {
+          ...settings,
+          memory,
+        });
+        const found = await compareRooms({ before: laid[0], after: laid[1] });
+        // Which of two differences is met first depends on how far each side was read.
+        assert.equal(found.difference === undefined, expected.difference === undefined);
+        if (found.difference === undefined) assert.deepEqual(found, expected);
+      },
+    ),
+  );
+});
+
+test('changes that fit no room are refused', async () => {
+  const groups = [1, 2, 3].map((id) => ({
+    id,
+    reason: 'in-range' as const,
+    predecessors: [],
+    rows: [['a\t', '$1']] as const,
+  }));
+  const form = { columns: 'with-room', lengths: [100] } as const;
+  for (const [changes, error, message] of [
+    [
+      [{ ...groups[0], id: 4 }],
+      StatesDifferError,
+      /State group 4 is changed, and room .* has none/,
+    ],
+    [
+      [{ ...groups[1], predecessors: [9] }],
+      StatesDifferError,
+      /predecessor 9, which is not of the/,
+    ],
+    [[groups[0], groups[0]], InputError, /State group 1 is changed twice/],
+    [[], InputError, /The changes have none of room '!room:example.org'/],
+  ] as const) {
+    const all = (async function* () {
+      for (const change of changes) yield changeOf(ROOM, change);
+    })();
+    await assert.rejects(withChanges(sourceOf(groups, form), all, settings), (thrown: Error) => {
+      assert.ok(thrown instanceof error);
+      assert.match(thrown.message, message);
+      return true;
+    });
+  }
+});
+
+test('verify takes a file of changes, packed or not, and names the group that one of them spoils', async (t) => {
+  const folder = await temporaryFolder(t);
+  const [file, packed] = [join(folder, 'out.copy'), join(folder, 'out.copy.gz')];
+  for (const output of [file, packed]) {
+    const made = await runCli(
+      ['-i', fixture('synapse'), '--all-rooms', '--format', 'copy'].concat('-o', output),
+    );
+    assert.equal(made.code, 0, made.stderr);
+  }
+  const verify = (changes: string, room: string, stdin?: string) =>
+    runCli(
+      ['verify', fixture('synapse'), '--changes', changes, '-r', room],
+      stdin === undefined ? {} : { stdin },
+    );
+  for (const [room, count] of [
+    [SMALL, 620],
+    [LARGE, 5394],
+  ] as const) {
+    for (const changes of [file, packed]) {
+      const { code, stdout, stderr } = await verify(changes, room);
+      assert.equal(code, 0, stderr);
+      assert.equal(
+        stdout,
+        `Room '${room}': ${count} state groups compared, all states are equal.\n`,
+      );
+    }
+  }
+  const text = await readFile(file, 'utf8');
+  const start = text.indexOf(JSON.stringify(LARGE));
+  const row = /^(\d+)\tm\.room\.member\t\S+\t\$/m.exec(text.slice(start))!;
+  const at = start + row.index + row[0].length;
+  const spoilt = `${text.slice(0, at)}~${text.slice(at)}`;
+  const { code, stdout } = await verify('-', LARGE, spoilt);
+  assert.equal(code, 8);
+  assert.match(stdout, new RegExp(`^State group ${row[1]} differs in one key:$`, 'm'));
+
+  await writeFile(file, text.slice(0, -100));
+  assert.equal((await verify(file, LARGE)).code, 3);
+  const twice = await runCli(['verify', fixture('synapse'), fixture('synapse'), '--changes', file]);
+  assert.equal(twice.code, 2);
+});
