@@ -226,7 +226,10 @@ test('what is missing is told with the exit code of its kind', async (t) => {
   }
   const help = await runCli(['verify', '--help']);
   assert.equal(help.code, 0);
-  assert.match(help.stdout, /^Usage: synapse_compress_state verify BEFORE AFTER -r ROOM/);
+  assert.match(
+    help.stdout,
+    /^Usage: synapse_compress_state verify BEFORE \(AFTER \| --changes FILE\) -r ROOM/,
+  );
 });
 
 test('a signal ends it while a source is waited for', async (t) => {
