@@ -1,15 +1,15 @@
-import type { Options } from 'yargs';
 import { applyChanges, nothingApplied } from '../apply/apply-changes.js';
 import type { Applied } from '../apply/apply-changes.js';
 import { readChanges } from '../apply/change-file.js';
 import type { RoomChange } from '../apply/change-file.js';
 import { Rewriter } from '../apply/rewriter.js';
 import { readSpace, spaceLines, neededSpace, vacuum } from '../apply/table-space.js';
-import type { Pace } from '../apply/throttle.js';
 import { UsageError } from '../errors.js';
 import { appliedLines, applyProgress } from '../report/applied-text.js';
 import type { OpenOutput } from '../sinks/output.js';
 import { FileInput, StreamInput } from '../sources/files/input.js';
+import { APPLY_OPTIONS, applyOptionsOf } from './apply-options.js';
+import type { ApplyOptions } from './apply-options.js';
 import { Arguments, readArguments } from './arguments.js';
 import type { Answer } from './arguments.js';
 import { openFigures, writeFigures } from './figures.js';
@@ -19,12 +19,6 @@ import { OPTIONS } from './options.js';
 import type { StatusLine } from './status-line.js';
 import { temporaryFolder } from './temporary-folder.js';
 
-/** How changes are applied, whether they come from a file or were just made. */
-export interface ApplyOptions {
-  readonly pace: Pace | undefined;
-  readonly vacuum: boolean;
-}
-
 /** What a command line of `apply` asks for, checked. `-` is standard input, or output. */
 export interface ApplyCommand extends ApplyOptions {
   readonly changes: string;
@@ -33,19 +27,6 @@ export interface ApplyCommand extends ApplyOptions {
   readonly dryRun: boolean;
   readonly statsFile: string | undefined;
 }
-
-/** Options that say how changes are applied. */
-export const APPLY_OPTIONS = {
-  pace: {
-    nargs: 1,
-    describe: 'How fast: rows a second, deleted and inserted, or a share of the time, such as 20%',
-    defaultDescription: 'as fast as it goes',
-  },
-  vacuum: {
-    type: 'boolean',
-    describe: 'Afterwards, VACUUM the tables, so that new rows can use the space',
-  },
-} as const satisfies Record<string, Options>;
 
 /** Reads the arguments after `apply`; throws UsageError. */
 export function parseApplyCommand(
@@ -96,22 +77,6 @@ export function parseApplyCommand(
     ...applyOptionsOf(given),
     statsFile: given.text('stats-file'),
   };
-}
-
-/** What is given for `APPLY_OPTIONS`; throws UsageError. */
-export function applyOptionsOf(given: Arguments): ApplyOptions {
-  const pace = given.text('pace');
-  return { pace: pace === undefined ? undefined : parsePace(pace), vacuum: given.has('vacuum') };
-}
-
-function parsePace(text: string): Pace {
-  const [, number, percent] = /^(\d{1,9})(%?)$/.exec(text) ?? [];
-  const value = Number(number);
-  if (value >= 1 && percent === '') return { rowsPerSecond: value };
-  if (value >= 1 && value <= 100) return { share: value / 100 };
-  throw new UsageError(
-    `--pace takes rows a second, such as 5000, or a share of the time from 1% to 100%, not '${text}'.`,
-  );
 }
 
 /**

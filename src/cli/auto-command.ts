@@ -4,7 +4,7 @@ import type { AutoSettings, AutoSummary } from '../auto/auto-compressor.js';
 import { metricsText } from '../auto/metrics.js';
 import { RoomsFailedError, UsageError } from '../errors.js';
 import { openFileOutput } from '../sinks/output.js';
-import { APPLY_OPTIONS, applyOptionsOf } from './apply-command.js';
+import { APPLY_OPTIONS, applyOptionsOf } from './apply-options.js';
 import { Arguments, readArguments } from './arguments.js';
 import type { Answer } from './arguments.js';
 import { chosenStrategy } from './command-line.js';

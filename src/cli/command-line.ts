@@ -7,6 +7,8 @@ import { STATE_TABLES } from '../sources/files/state-table.js';
 import type { StateTable } from '../sources/files/state-table.js';
 import { packingOfName } from '../sinks/packed-output.js';
 import type { GroupRange } from '../sources/room-source.js';
+import { applyOptionsOf } from './apply-options.js';
+import type { ApplyOptions } from './apply-options.js';
 import { Arguments, parseInteger, readArguments } from './arguments.js';
 import type { Answer } from './arguments.js';
 import { flag, OPTIONS } from './options.js';
@@ -31,6 +33,8 @@ export interface CompressCommand {
   readonly format: Format;
   /** Groups of one transaction, with `copy`. */
   readonly batch: number | undefined;
+  /** Whether the changes are applied, and how. */
+  readonly commit: ApplyOptions | undefined;
   readonly unbuffered: boolean;
   readonly statsFile: string | undefined;
   readonly minSavedRows: number | undefined;
@@ -66,12 +70,14 @@ export function parseCommandLine(
       .usage('Usage: $0 (-p DSN | -i PATH) -r ROOM [-o FILE] [options]')
       .usage('Re-lays the state groups of a Synapse room so that they take fewer rows.')
       .example("$0 -p postgresql://host/db -r '!abc:example.com' -o out.sql -t", '')
+      .example("$0 -p postgresql://host/db -r '!abc:example.com' -c", '')
       .example("$0 -i exports/ -r '!abc:example.com' -o out.sql", '')
       .example("… | $0 -i - -r '!abc:example.com' -o - -t | psql …", '')
       .epilogue(
-        'Two commands stand beside it, each with a --help of its own: "$0 verify BEFORE AFTER" ' +
-          'compares the states of a room, "$0 check SOURCE" looks for what is wrong in the tables.\n\n' +
-          'Nothing is written to the database: the SQL is yours to apply. Status goes to standard ' +
+        'Commands stand beside it, each with a --help of its own: "$0 apply CHANGES" applies a file ' +
+          'of changes, "$0 verify BEFORE AFTER" compares the states of a room, "$0 check SOURCE" looks ' +
+          'for what is wrong in the tables.\n\n' +
+          'Without -c nothing is written to the database. Status goes to standard ' +
           'error. A password belongs into PGPASSWORD or ~/.pgpass, not on the command line.',
       ),
   );
@@ -112,8 +118,9 @@ function checked(given: Arguments, env: NodeJS.ProcessEnv): CompressCommand {
       given.integer('groups-to-compress', 1),
     ),
     output,
-    format: chosenFormat(given, output, transactions),
+    format: given.has('commit') ? 'copy' : chosenFormat(given, output, transactions),
     batch: batchOf(given),
+    commit: chosenCommit(given, source),
     unbuffered,
     statsFile,
     minSavedRows: given.integer('min-saved-rows', 0),
@@ -160,6 +167,29 @@ function chosenFormat(given: Arguments, output: string | undefined, transactions
     throw new UsageError(`--format tables makes a folder: -o ${output} can't be one.`);
   }
   return format;
+}
+
+function chosenCommit(
+  given: Arguments,
+  source: CompressCommand['source'],
+): ApplyOptions | undefined {
+  const options = applyOptionsOf(given);
+  if (!given.has('commit')) {
+    if (options.pace === undefined && !options.vacuum) return undefined;
+    throw new UsageError('--pace and --vacuum are about applying: they go with -c.');
+  }
+  if (source.kind === 'files') {
+    throw new UsageError(
+      '-c (--commit) applies to the database that is read with -p. What is read from files goes to a file with --format copy -o FILE, and "synapse_compress_state apply FILE -p DSN" applies that.',
+    );
+  }
+  const other = (['output-file', 'format'] as const).find((name) => given.text(name) !== undefined);
+  if (other !== undefined || given.has('transactions')) {
+    throw new UsageError(
+      `${flag(other ?? 'transactions', OPTIONS)} is about changes that are written, and -c (--commit) applies them.`,
+    );
+  }
+  return options;
 }
 
 function batchOf(given: Arguments): number | undefined {

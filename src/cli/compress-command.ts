@@ -16,6 +16,7 @@ import type { Planner } from '../planner/planner.js';
 import type { AllRooms } from '../sources/all-rooms.js';
 import type { RoomSource } from '../sources/room-source.js';
 import type { CompressCommand } from './command-line.js';
+import type { Commit } from './commit.js';
 import { isClosedPipe } from './failure.js';
 import { InterruptedError } from './interruption.js';
 import type { Interruption } from './interruption.js';
@@ -27,7 +28,8 @@ import { temporaryFolder } from './temporary-folder.js';
 /**
  * Compresses a room as the command line says, and tells on standard error how it goes.
  *
- * @throws CompressStateError, an InterruptedError if a signal ended it; no output is left then
+ * @throws CompressStateError, an InterruptedError if a signal ended it; no output is left then, but what was
+ *   applied stands
  */
 export async function runCompressCommand(
   command: CompressCommand,
@@ -38,6 +40,7 @@ export async function runCompressCommand(
     tmpdir: await temporaryFolder(command.tmpdir),
     signal: interruption.signal,
   };
+  let commit: Commit | undefined;
   let changes: OpenOutput | undefined;
   let figures: OpenOutput | undefined;
   const discard = () => Promise.all([changes?.discard(), figures?.discard()]);
@@ -46,20 +49,24 @@ export async function runCompressCommand(
   let written = false;
   try {
     // Before anything is read: where they can't be written is then known at once.
-    changes = await openChanges(command, spool, () => source.storedTables!());
+    commit = await openCommit(command, spool, status);
+    changes = commit?.output ?? (await openChanges(command, spool, () => source.storedTables!()));
     figures = await openFigures(command, spool);
     const source = await open(command, spool, status);
-    const run = { command, changes, figures, spool, status };
+    const run = { command, commit, changes, figures, spool, status, interruption };
     const result =
       'rooms' in source ? await compressAll(run, source) : await compressOne(run, source);
     written = result.outcome === 'written';
     const { format, transactions } = command;
-    for (const line of nextSteps(result, { output: changes, format, transactions })) {
-      status.say(line);
+    if (commit === undefined) {
+      for (const line of nextSteps(result, { output: changes, format, transactions })) {
+        status.say(line);
+      }
     }
     await figures?.keep();
     throwIfFailed(result);
   } catch (error) {
+    if (error instanceof InterruptedError) throw error;
     const left = written ? 'The changes are complete.' : whatIsLeft(changes);
     if (interruption.by !== undefined) {
       throw new InterruptedError(interruption.by, left, { cause: error });
@@ -70,8 +77,19 @@ export async function runCompressCommand(
     throw error;
   } finally {
     status.clear();
-    await discard();
+    await Promise.all([discard(), commit?.close()]);
   }
+}
+
+/** Loads what it needs only where it is needed. */
+async function openCommit(
+  { commit, source }: CompressCommand,
+  { tmpdir, signal }: Required<SpoolSettings>,
+  status: StatusLine,
+): Promise<Commit | undefined> {
+  if (commit === undefined || source.kind !== 'postgres') return undefined;
+  const { Commit } = await import('./commit.js');
+  return Commit.open(source.dsn, tmpdir, status, signal);
 }
 
 async function open(
@@ -98,10 +116,12 @@ async function open(
 
 interface Run {
   readonly command: CompressCommand;
+  readonly commit: Commit | undefined;
   readonly changes: OpenOutput | undefined;
   readonly figures: OpenOutput | undefined;
   readonly spool: Required<SpoolSettings>;
   readonly status: StatusLine;
+  readonly interruption: Interruption;
 }
 
 async function compressOne(run: Run, source: RoomSource): Promise<Statistics> {
@@ -116,7 +136,10 @@ async function compressOne(run: Run, source: RoomSource): Promise<Statistics> {
   if (changes !== undefined && statistics.outcome !== 'written') {
     checkNothingIsLeft(changes, statistics, status);
   }
-  if (figures !== undefined) await endFigures(figures, `${JSON.stringify(statistics)}\n`);
+  const applied = await apply(run, statistics);
+  if (figures !== undefined) {
+    await endFigures(figures, `${JSON.stringify({ ...statistics, applied })}\n`);
+  }
   return statistics;
 }
 
@@ -140,11 +163,22 @@ async function compressAll(run: Run, source: AllRooms): Promise<Totals> {
   if (changes !== undefined && totals.outcome !== 'written') {
     checkNothingIsLeft(changes, totals, status);
   }
+  const applied = await apply(run, totals);
   if (figures !== undefined) {
     const rooms = totals.rooms === 0 ? before : '';
-    await endFigures(figures, `${rooms}\n],"totals":${JSON.stringify(totals)}}\n`);
+    const end = JSON.stringify({ totals, applied }).slice(1);
+    await endFigures(figures, `${rooms}\n],${end}\n`);
   }
   return totals;
+}
+
+/** With -c, applies what is worth it, and gives the figures of that. */
+async function apply(
+  { command, commit, status, interruption }: Run,
+  { outcome, groupsWritten }: Pick<Statistics, 'outcome' | 'groupsWritten'>,
+): Promise<object | undefined> {
+  if (commit === undefined || outcome !== 'written') return undefined;
+  return commit.apply(groupsWritten, command.commit!, status, interruption);
 }
 
 function settingsOf({ command, changes, spool, status }: Run) {

@@ -1,8 +1,10 @@
 import type { Options } from 'yargs';
+import { APPLY_OPTIONS } from './apply-options.js';
 
 const SOURCE = 'Where the room is read:';
 const GROUPS = 'Which groups, and how:';
 const OUTPUT = 'What comes out:';
+const APPLYING = 'Applying it at once:';
 const RESOURCES = 'What it may take:';
 
 /** By long name. What takes a value takes it as a string, whose form is checked below. */
@@ -142,6 +144,15 @@ export const OPTIONS = {
     group: OUTPUT,
     describe: 'Write before_edges.csv, before_nodes.csv, after_edges.csv and after_nodes.csv here',
   },
+  commit: {
+    alias: 'c',
+    type: 'boolean',
+    group: APPLYING,
+    describe:
+      'With -p: apply the changes, safely beside a running Synapse, instead of writing them',
+  },
+  pace: { ...APPLY_OPTIONS.pace, group: APPLYING },
+  vacuum: { ...APPLY_OPTIONS.vacuum, group: APPLYING },
   memory: {
     nargs: 1,
     group: RESOURCES,
