@@ -182,6 +182,24 @@ describe('adaptive', () => {
     );
   });
 
+  it('writes no group on one that is not of the room', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.oneof(anyRoom, oddRoom), settings, async (groups, chosen) => {
+        const { planned } = await compress(groups, chosen);
+        for (const { stateGroup, newPredecessor, change } of planned) {
+          if (change === undefined || newPredecessor === undefined) continue;
+          const { reason } = groups.find(({ id }) => id === newPredecessor)!;
+          assert.doesNotMatch(
+            reason,
+            /other-room|missing-group/,
+            `${stateGroup} on ${newPredecessor}`,
+          );
+        }
+      }),
+      { numRuns: 300 },
+    );
+  });
+
   it('holds the states that it may still choose, and no more in a longer room', async () => {
     const planner = new Watched();
     const room = grown({ kind: 'line', groups: 6000, keys: 40, seed: 5 });

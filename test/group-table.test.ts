@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import {
+  ELSEWHERE,
   FROZEN,
   GroupTableBuilder,
   IN_RANGE,
@@ -87,7 +88,8 @@ function model(groups: readonly (readonly [number, Reason])[], edges: readonly E
       (id) =>
         (reason.get(id) === 'in-range' ? IN_RANGE : 0) |
         (all.some((other) => irregular(other) && above.get(other)!.has(id)) ? FROZEN : 0) |
-        ([id, ...above.get(id)!].some(irregular) ? UNREADABLE : 0),
+        ([id, ...above.get(id)!].some(irregular) ? UNREADABLE : 0) |
+        (/^(other-room|missing-group)$/.test(reason.get(id)!) ? ELSEWHERE : 0),
     ),
     kinds: Object.fromEntries(
       Object.entries(tests)

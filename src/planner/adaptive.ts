@@ -110,7 +110,8 @@ export class AdaptivePlanner implements Planner {
     this.#awaited = grown(this.#awaited, states.length);
     this.#lookedAt = grown(this.#lookedAt, states.length);
     const base = this.#choose(states, state, stored, toCome);
-    const changed = base !== stored || states.spareRows[state] > 0;
+    const changed =
+      base !== stored || (states.spareRows[state] > 0 && states.elsewhere[base] === 0);
     plan.base = base;
     if (changed) {
       plan.delta = grown(plan.delta, states.size[state]);
@@ -225,6 +226,7 @@ export class AdaptivePlanner implements Planner {
       base = this.#reachable.baseOf(base)
     ) {
       this.#lookedAt[base] = this.#search;
+      if (states.elsewhere[base] > 0) continue;
       this.#way = grown(this.#way, length + 1);
       this.#way[length++] = base;
     }

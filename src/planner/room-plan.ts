@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { Transform, type TransformCallback } from 'node:stream';
 import { VerificationError } from '../errors.js';
-import { FROZEN, IN_RANGE, NO_PREDECESSOR, UNREADABLE } from '../sources/group-table.js';
+import { ELSEWHERE, FROZEN, IN_RANGE, NO_PREDECESSOR, UNREADABLE } from '../sources/group-table.js';
 import type { RoomSource } from '../sources/room-source.js';
 import { EntryPool } from '../state/entry-pool.js';
 import { KeyTable } from '../state/key-table.js';
@@ -156,6 +156,7 @@ export class RoomPlan extends Transform {
     states.spareRows[state] = stored === NO_STATE ? 0 : spare;
     states.neededRows[state] = rows.length - states.spareRows[state];
     states.successorsLeft[state] = this.#source.groups.successors[index]!;
+    states.elsewhere[state] = this.#source.groups.flags[index] & ELSEWHERE;
     if (stored === NO_STATE && states.size[state] !== rows.length) {
       const { key } = this.#entries;
       const gone: number[] = [];

@@ -11,6 +11,8 @@ export const IN_RANGE = 1;
 export const FROZEN = 2;
 /** Its own edges or an ancestor's make its state depend on more than a chain: neither planned on nor a base. */
 export const UNREADABLE = 4;
+/** The group is of another room, or known from edges alone: nothing may be based on it that is not stored so. */
+export const ELSEWHERE = 8;
 
 /** What is irregular in a room's edges: how many groups, and the first of them, ascending. */
 export interface Irregularity {
@@ -58,7 +60,7 @@ export interface GroupTable {
   readonly otherEdges: Int32Array;
   /** How many groups have this one as `prev`. */
   readonly successors: Int32Array;
-  /** `IN_RANGE`, `FROZEN` and `UNREADABLE` bits. */
+  /** `IN_RANGE`, `FROZEN`, `UNREADABLE` and `ELSEWHERE` bits. */
   readonly flags: Uint8Array;
   readonly irregularities: readonly Irregularity[];
 }
@@ -272,6 +274,7 @@ function tableOf(ids: Float64Array, edges: GroupEdges, marks: Uint16Array): Grou
       flags[index] |= flags[prev[index]] & UNREADABLE;
     }
     if ((marks[old] & IRREGULAR) !== 0) flags[index] |= UNREADABLE;
+    if ((marks[old] & (MISSING | OTHER_ROOM)) !== 0) flags[index] |= ELSEWHERE;
     index++;
   }
   table.otherEdges = otherEdges(edges, marks, newIndex, prev);

@@ -1,5 +1,11 @@
 /** The strategy `levels` as docs/ tells it, on whole states. */
-import { FROZEN, IN_RANGE, UNREADABLE, type GroupTable } from '../../src/sources/group-table.js';
+import {
+  ELSEWHERE,
+  FROZEN,
+  IN_RANGE,
+  UNREADABLE,
+  type GroupTable,
+} from '../../src/sources/group-table.js';
 import type { Room, Row } from './naive-room.js';
 
 type State = ReadonlyMap<string, string>;
@@ -43,7 +49,10 @@ export function naiveLevels(room: Room, table: GroupTable, sizes: readonly numbe
     if (candidate === stored) return undefined;
     counts.stateGroupsChanged++;
     let base = candidate;
-    while (base !== undefined && [...states.get(base)!.keys()].some((key) => !state.has(key))) {
+    const isNone = (id: number): boolean =>
+      (table.flags[table.ids.indexOf(id)] & ELSEWHERE) !== 0 ||
+      [...states.get(id)!.keys()].some((key) => !state.has(key));
+    while (base !== undefined && isNone(base)) {
       base = newPredecessors.get(base);
     }
     if (candidate !== undefined && base === undefined) {
