@@ -33,6 +33,7 @@ test('what is not given is left to the defaults', () => {
     output: undefined,
     format: 'sql',
     batch: undefined,
+    commit: undefined,
     unbuffered: false,
     statsFile: undefined,
     minSavedRows: undefined,
@@ -53,6 +54,7 @@ test('every option has its effect, by its short name and by its long one', () =>
     output: 'out.sql',
     format: 'copy',
     batch: 9,
+    commit: undefined,
     unbuffered: false,
     statsFile: 'stats.json',
     minSavedRows: 7,
@@ -91,6 +93,24 @@ test('values may be joined to their option, as the old tool takes them', () => {
   assert.deepEqual(command.range, { minStateGroup: 5 });
   assert.equal(command.transactions, true);
   assert.equal(command.minSavedRows, 7);
+});
+
+test('changes are applied at the pace that is given, also where -t says what is so anyway', () => {
+  const database = ['-p', 'postgresql://host/db', '-r', ROOM];
+  const { commit, format } = parsed([...database, '-ct', '--pace', '20%', '--vacuum']);
+  assert.deepEqual([commit, format], [{ pace: { share: 0.2 }, vacuum: true }, 'copy']);
+  assert.deepEqual(parsed([...database, '--commit_changes', '--pace=5000']).commit, {
+    pace: { rowsPerSecond: 5000 },
+    vacuum: false,
+  });
+  refused([...database, '--pace', '5000'], /go with -c/);
+  refused([...database, '--vacuum'], /go with -c/);
+  refused([...database, '-c', '-o', 'x'], /-o \(--output-file\) is about changes that are written/);
+  refused([...database, '-c', '--format', 'sql'], /--format is about changes that are written/);
+  for (const pace of ['0', '0%', '101%', '-5', '1.5', 'fast', '5 %']) {
+    refused([...database, '-c', `--pace=${pace}`], /--pace takes rows a second/);
+  }
+  refused(['-i', 'x', '-r', ROOM, '-c'], /applies to the database that is read with -p/);
 });
 
 test('a room id is taken as it is, whatever it begins with', () => {
@@ -165,7 +185,7 @@ const WRONG: [args: string[], message: RegExp][] = [
   [['--outputfile', 'x'], /There is no option --outputfile\. Did you mean --output-file\?/],
   [['--stat-file', 'x'], /Did you mean --stats-file\?/],
   [['--verify'], /There is no option --verify\./],
-  [['-c'], /There is no option -c\./],
+  [['-k'], /There is no option -k\./],
   [['-tx'], /There is no option -x\./],
   [['--zzzzzzzz'], /There is no option --zzzzzzzz\.$/],
   [['stray'], /'stray' belongs to no option/],

@@ -118,7 +118,7 @@ function checked(given: Arguments, env: NodeJS.ProcessEnv): CompressCommand {
       given.integer('groups-to-compress', 1),
     ),
     output,
-    format: given.has('commit') ? 'copy' : chosenFormat(given, output, transactions),
+    format: given.has('commit-changes') ? 'copy' : chosenFormat(given, output, transactions),
     batch: batchOf(given),
     commit: chosenCommit(given, source),
     unbuffered,
@@ -174,19 +174,19 @@ function chosenCommit(
   source: CompressCommand['source'],
 ): ApplyOptions | undefined {
   const options = applyOptionsOf(given);
-  if (!given.has('commit')) {
+  if (!given.has('commit-changes')) {
     if (options.pace === undefined && !options.vacuum) return undefined;
     throw new UsageError('--pace and --vacuum are about applying: they go with -c.');
   }
   if (source.kind === 'files') {
     throw new UsageError(
-      '-c (--commit) applies to the database that is read with -p. What is read from files goes to a file with --format copy -o FILE, and "synapse_compress_state apply FILE -p DSN" applies that.',
+      '-c (--commit-changes) applies to the database that is read with -p. What is read from files goes to a file with --format copy -o FILE, and "synapse_compress_state apply FILE -p DSN" applies that.',
     );
   }
   const other = (['output-file', 'format'] as const).find((name) => given.text(name) !== undefined);
-  if (other !== undefined || given.has('transactions')) {
+  if (other !== undefined) {
     throw new UsageError(
-      `${flag(other ?? 'transactions', OPTIONS)} is about changes that are written, and -c (--commit) applies them.`,
+      `${flag(other, OPTIONS)} is about changes that are written, and -c (--commit-changes) applies them.`,
     );
   }
   return options;

@@ -144,7 +144,7 @@ export const OPTIONS = {
     group: OUTPUT,
     describe: 'Write before_edges.csv, before_nodes.csv, after_edges.csv and after_nodes.csv here',
   },
-  commit: {
+  'commit-changes': {
     alias: 'c',
     type: 'boolean',
     group: APPLYING,
