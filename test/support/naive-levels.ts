@@ -49,9 +49,9 @@ export function naiveLevels(room: Room, table: GroupTable, sizes: readonly numbe
     if (candidate === stored) return undefined;
     counts.stateGroupsChanged++;
     let base = candidate;
-    const isNone = (id: number): boolean =>
-      (table.flags[table.ids.indexOf(id)] & ELSEWHERE) !== 0 ||
-      [...states.get(id)!.keys()].some((key) => !state.has(key));
+    const isNone = (group: number): boolean =>
+      (table.flags[table.ids.indexOf(group)] & ELSEWHERE) !== 0 ||
+      [...states.get(group)!.keys()].some((key) => !state.has(key));
     while (base !== undefined && isNone(base)) {
       base = newPredecessors.get(base);
     }
