@@ -23,7 +23,7 @@ export function withSeparateValues(args: readonly string[], options: CommandOpti
           `${flag(name, options)} takes no value, but is given '${joined.slice(1)}'.`,
         );
       }
-      separate.push(arg);
+      separate.push(long === undefined ? arg : `--${name}`);
     } else {
       const value =
         joined === '' ? nextValue(flag(name, options), name, rest) : joined.replace(/^=/, '');
