@@ -2,6 +2,7 @@ import { open } from 'node:fs/promises';
 import { addAbortSignal, type Readable } from 'node:stream';
 import { CompressStateError, InputError } from '../../errors.js';
 import type { TemporaryFile } from '../sort/temporary-file.js';
+import { collected } from './collected.js';
 import { LONGEST_MAGIC, packingOf, unpack } from './unpack.js';
 
 const CHUNK = 256 * 1024;
@@ -80,7 +81,7 @@ export class StreamInput implements Input {
     // Nobody may be reading when the signal comes.
     stream.on('error', () => {});
     addAbortSignal(signal, stream);
-    this.#chunks = unpacked(stream, name, signal);
+    this.#chunks = unpacked(collected(stream), name, signal);
   }
 
   async *read(): AsyncGenerator<Buffer> {
@@ -179,7 +180,7 @@ async function* unpacked(
       yield* chunks;
     };
     const packing = packingOf(head);
-    yield* packing === undefined ? all() : unpack(all(), packing, signal);
+    yield* packing === undefined ? all() : collected(unpack(all(), packing, signal));
   } catch (error) {
     throw explained(name, error);
   } finally {
