@@ -30,16 +30,15 @@ export const withSynapse = {
     : 'Synapse is not installed in .synapse/; "npm run test:synapse" does that',
 };
 
-/** What homeserver.yaml says of a database. */
-export function databaseSettings({ address, name }: TestDatabase): object {
+function databaseSettings({ address, name }: TestDatabase): object {
   const { host, port, user, password } = address;
   const args = { host, port, user, password, dbname: name, cp_min: 1, cp_max: 5 };
   return { name: 'psycopg2', args };
 }
 
-/** What homeserver.yaml says of one database, or of two of which the second holds the state groups. */
-export function databasesSettings(main: TestDatabase, state?: TestDatabase): object {
-  if (state === undefined) return { database: databaseSettings(main) };
+/** What homeserver.yaml says of the databases; the second, where it is another, holds the state groups. */
+export function databasesSettings(main: TestDatabase, state = main): object {
+  if (state === main) return { database: databaseSettings(main) };
   return {
     databases: {
       main: { ...databaseSettings(main), data_stores: ['main'] },
