@@ -5,29 +5,10 @@ import type { TestContext } from 'node:test';
 import pg from 'pg';
 import { Rewriter } from '../src/apply/rewriter.js';
 import { BusyError, DatabaseError } from '../src/errors.js';
-import type { ChangedGroup } from '../src/planner/planned-group.js';
-import { planChange, ROOM, store } from './support/guarded-change.js';
-import type { StoredGroup } from './support/guarded-change.js';
+import { planRoom, ROOM, ROOM_GROUPS, store } from './support/guarded-change.js';
 import { testPostgres } from './support/postgres.js';
 import type { Schema, TestDatabase } from './support/postgres.js';
 import { expectSameStates, readAllStates } from './support/states.js';
-
-const ROOM_GROUPS: readonly StoredGroup[] = [
-  { id: 1, rows: ['create/$c', 'topic/$t0', 'member/$a'] },
-  { id: 2, predecessor: 1, rows: ['topic/$t1'] },
-  { id: 3, predecessor: 2, rows: ['name/$n'] },
-  { id: 4, predecessor: 3, rows: ['topic/$t2', 'avatar/$p'] },
-  { id: 5, rows: ['create/$c', 'topic/$t2', 'member/$a', 'name/$n', 'avatar/$p', 'rules/$r'] },
-  { id: 6, predecessor: 5, rows: ['topic/$t3'] },
-];
-
-/** A new predecessor for some of the groups; 5 is put on 3, which changes as well. */
-const PLAN: readonly (readonly [group: number, newPredecessor: number | undefined])[] = [
-  [3, 1],
-  [4, 2],
-  [5, 3],
-  [6, undefined],
-];
 
 const OLD_EDGES = '2\t1\n3\t2\n4\t3\n6\t5\n';
 const NEW_EDGES = '2\t1\n3\t1\n4\t2\n5\t3\n';
@@ -43,14 +24,6 @@ async function open(t: TestContext, db: TestDatabase): Promise<Rewriter> {
   const rewriter = await Rewriter.open({ dsn: db.url, env: {} });
   t.after(() => rewriter.close());
   return rewriter;
-}
-
-async function planRoom(db: TestDatabase): Promise<ChangedGroup[]> {
-  const changes: ChangedGroup[] = [];
-  for (const [group, newPredecessor] of PLAN) {
-    changes.push((await planChange(db, group, newPredecessor)) as ChangedGroup);
-  }
-  return changes;
 }
 
 async function edges(db: TestDatabase): Promise<string> {

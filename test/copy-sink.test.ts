@@ -11,8 +11,7 @@ import { copySink } from '../src/sinks/copy.js';
 import type { CopySettings } from '../src/sinks/copy.js';
 import { openPostgresSource } from '../src/sources/postgres/postgres-source.js';
 import { loadTables } from './support/fixtures.js';
-import { planChange, ROOM, store } from './support/guarded-change.js';
-import type { StoredGroup } from './support/guarded-change.js';
+import { planRoom, ROOM, ROOM_GROUPS, store } from './support/guarded-change.js';
 import { testPostgres } from './support/postgres.js';
 import type { Schema, TestDatabase } from './support/postgres.js';
 import { hasPsql, psql } from './support/psql.js';
@@ -20,35 +19,10 @@ import { expectSameStates, readAllStates } from './support/states.js';
 
 const skip = !hasPsql && 'there is no psql';
 
-const ROOM_GROUPS: readonly StoredGroup[] = [
-  { id: 1, rows: ['create/$c', 'topic/$t0', 'member/$a'] },
-  { id: 2, predecessor: 1, rows: ['topic/$t1'] },
-  { id: 3, predecessor: 2, rows: ['name/$n'] },
-  { id: 4, predecessor: 3, rows: ['topic/$t2', 'avatar/$p'] },
-  { id: 5, rows: ['create/$c', 'topic/$t2', 'member/$a', 'name/$n', 'avatar/$p', 'rules/$r'] },
-  { id: 6, predecessor: 5, rows: ['topic/$t3'] },
-];
-
-/** A new predecessor for some of the groups; 5 is put on 3, which changes as well. */
-const PLAN: readonly (readonly [group: number, newPredecessor: number | undefined])[] = [
-  [3, 1],
-  [4, 2],
-  [5, 3],
-  [6, undefined],
-];
-
 async function database(t: TestContext, schema: Schema = 'synapse'): Promise<TestDatabase> {
   const db = await (await testPostgres()).createDatabase({ schema });
   t.after(() => db.drop());
   return db;
-}
-
-async function planRoom(db: TestDatabase): Promise<PlannedGroup[]> {
-  const changes: PlannedGroup[] = [];
-  for (const [group, newPredecessor] of PLAN) {
-    changes.push(await planChange(db, group, newPredecessor));
-  }
-  return changes;
 }
 
 function script(

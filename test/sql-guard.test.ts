@@ -7,29 +7,21 @@ import type { TestContext } from 'node:test';
 import fc from 'fast-check';
 import pg from 'pg';
 import type { PlannedGroup } from '../src/planner/planned-group.js';
-import { apply, guardedSql, planChange, ROOM, store } from './support/guarded-change.js';
-import type { StoredGroup } from './support/guarded-change.js';
+import {
+  apply,
+  guardedSql,
+  NOT_IN_ROOM,
+  planChange,
+  planRoom,
+  ROOM,
+  ROOM_GROUPS,
+  SINCE,
+  store,
+} from './support/guarded-change.js';
 import { testPostgres } from './support/postgres.js';
 import type { Schema, TestDatabase } from './support/postgres.js';
 import { hasPsql, psql } from './support/psql.js';
 import { expectSameStates, readAllStates } from './support/states.js';
-
-const ROOM_GROUPS: readonly StoredGroup[] = [
-  { id: 1, rows: ['create/$c', 'topic/$t0', 'member/$a'] },
-  { id: 2, predecessor: 1, rows: ['topic/$t1'] },
-  { id: 3, predecessor: 2, rows: ['name/$n'] },
-  { id: 4, predecessor: 3, rows: ['topic/$t2', 'avatar/$p'] },
-  { id: 5, rows: ['create/$c', 'topic/$t2', 'member/$a', 'name/$n', 'avatar/$p', 'rules/$r'] },
-  { id: 6, predecessor: 5, rows: ['topic/$t3'] },
-];
-
-/** A new predecessor for some of the groups. */
-const PLAN: readonly (readonly [group: number, newPredecessor: number | undefined])[] = [
-  [3, 1],
-  [4, 2],
-  [5, 3],
-  [6, undefined],
-];
 
 async function database(t: TestContext, schema: Schema = 'synapse'): Promise<TestDatabase> {
   const db = await (await testPostgres()).createDatabase({ schema });
@@ -44,14 +36,6 @@ async function connect(t: TestContext, db: TestDatabase): Promise<pg.Client> {
   client.on('error', () => {});
   t.after(() => client.end());
   return client;
-}
-
-async function planRoom(db: TestDatabase): Promise<PlannedGroup[]> {
-  const changes: PlannedGroup[] = [];
-  for (const [group, newPredecessor] of PLAN) {
-    changes.push(await planChange(db, group, newPredecessor));
-  }
-  return changes;
 }
 
 async function edges(db: TestDatabase): Promise<string> {
@@ -88,105 +72,6 @@ for (const schema of ['synapse', 'synapse-before-1.124'] as const) {
     assert.deepEqual((await client.query('SHOW lock_timeout')).rows, [{ lock_timeout: '0' }]);
   });
 }
-
-const NOT_IN_ROOM = 'it or its new predecessor is not in the room any more';
-const PENDING = 'it or its new predecessor is about to be deleted';
-const OTHER_EDGE = 'its predecessor is not what was read';
-const OTHER_ROWS = 'its rows are not what was read';
-
-/** What another may have done to a group since it was read; group 4 is to be put on group 2. */
-const SINCE: readonly { what: string; sql: string; skipped: number; reason: string }[] = [
-  {
-    what: 'a row has another event',
-    sql: "UPDATE state_groups_state SET event_id = '$x' WHERE state_group = 4 AND type = 'topic'",
-    skipped: 4,
-    reason: OTHER_ROWS,
-  },
-  {
-    what: 'two rows have changed their events',
-    sql: "UPDATE state_groups_state SET event_id = CASE event_id WHEN '$p' THEN '$t2' ELSE '$p' END WHERE state_group = 4",
-    skipped: 4,
-    reason: OTHER_ROWS,
-  },
-  {
-    what: 'a row is there twice',
-    sql: "INSERT INTO state_groups_state SELECT * FROM state_groups_state WHERE state_group = 4 AND type = 'topic'",
-    skipped: 4,
-    reason: OTHER_ROWS,
-  },
-  {
-    what: 'a row is gone',
-    sql: "DELETE FROM state_groups_state WHERE state_group = 4 AND type = 'topic'",
-    skipped: 4,
-    reason: OTHER_ROWS,
-  },
-  {
-    what: 'its predecessor is another',
-    sql: 'UPDATE state_group_edges SET prev_state_group = 1 WHERE state_group = 4',
-    skipped: 4,
-    reason: OTHER_EDGE,
-  },
-  {
-    what: 'its predecessor is the planned one',
-    sql: 'UPDATE state_group_edges SET prev_state_group = 2 WHERE state_group = 4',
-    skipped: 4,
-    reason: OTHER_EDGE,
-  },
-  {
-    what: 'it has no predecessor',
-    sql: 'DELETE FROM state_group_edges WHERE state_group = 4',
-    skipped: 4,
-    reason: OTHER_EDGE,
-  },
-  {
-    what: 'it has two predecessors',
-    sql: 'INSERT INTO state_group_edges VALUES (4, 1)',
-    skipped: 4,
-    reason: OTHER_EDGE,
-  },
-  {
-    what: 'it has a predecessor',
-    sql: 'INSERT INTO state_group_edges VALUES (5, 4)',
-    skipped: 5,
-    reason: OTHER_EDGE,
-  },
-  {
-    what: 'it is gone',
-    sql: 'DELETE FROM state_groups WHERE id = 6; DELETE FROM state_groups_state WHERE state_group = 6; DELETE FROM state_group_edges WHERE state_group = 6',
-    skipped: 6,
-    reason: NOT_IN_ROOM,
-  },
-  {
-    what: 'its new predecessor is gone',
-    sql: 'DELETE FROM state_groups WHERE id = 2',
-    skipped: 4,
-    reason: NOT_IN_ROOM,
-  },
-  {
-    what: 'it is in another room',
-    sql: "UPDATE state_groups SET room_id = '!other:example.org' WHERE id = 6",
-    skipped: 6,
-    reason: NOT_IN_ROOM,
-  },
-  {
-    what: 'its new predecessor is in another room',
-    sql: "UPDATE state_groups SET room_id = '!other:example.org' WHERE id = 2",
-    skipped: 4,
-    reason: NOT_IN_ROOM,
-  },
-  {
-    what: 'it is about to be deleted',
-    sql: 'INSERT INTO state_groups_pending_deletion (state_group, insertion_ts) VALUES (6, 1)',
-    skipped: 6,
-    reason: PENDING,
-  },
-  {
-    what: 'its new predecessor is about to be deleted',
-    sql: 'INSERT INTO state_groups_pending_deletion (state_group, insertion_ts) VALUES (2, 1)',
-    skipped: 4,
-    reason: PENDING,
-  },
-];
 
 for (const { what, sql, skipped, reason } of SINCE) {
   test(`a group is left as it is, and the others are not, when ${what}`, async (t) => {

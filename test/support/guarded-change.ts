@@ -1,7 +1,7 @@
 import { Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import type pg from 'pg';
-import type { PlannedGroup } from '../../src/planner/planned-group.js';
+import type { ChangedGroup, PlannedGroup } from '../../src/planner/planned-group.js';
 import { sqlSink } from '../../src/sinks/sql.js';
 import type { TestDatabase } from './postgres.js';
 
@@ -13,6 +13,23 @@ export interface StoredGroup {
   readonly predecessor?: number | undefined;
   readonly rows: readonly string[];
 }
+
+export const ROOM_GROUPS: readonly StoredGroup[] = [
+  { id: 1, rows: ['create/$c', 'topic/$t0', 'member/$a'] },
+  { id: 2, predecessor: 1, rows: ['topic/$t1'] },
+  { id: 3, predecessor: 2, rows: ['name/$n'] },
+  { id: 4, predecessor: 3, rows: ['topic/$t2', 'avatar/$p'] },
+  { id: 5, rows: ['create/$c', 'topic/$t2', 'member/$a', 'name/$n', 'avatar/$p', 'rules/$r'] },
+  { id: 6, predecessor: 5, rows: ['topic/$t3'] },
+];
+
+/** A new predecessor for some of the groups. */
+const PLAN: readonly (readonly [group: number, newPredecessor: number | undefined])[] = [
+  [3, 1],
+  [4, 2],
+  [5, 3],
+  [6, undefined],
+];
 
 export async function store(db: TestDatabase, groups: readonly StoredGroup[]): Promise<void> {
   for (const { id, predecessor, rows } of groups) {
@@ -34,7 +51,7 @@ export async function planChange(
   db: TestDatabase,
   stateGroup: number,
   newPredecessor: number | undefined,
-): Promise<PlannedGroup> {
+): Promise<ChangedGroup> {
   const { rows: delta } = await db.query<{ row: string; hash: string }>(DELTA, [
     stateGroup,
     newPredecessor,
@@ -56,6 +73,14 @@ export async function planChange(
       rows: Buffer.from(delta.map(({ row }) => `${row}\n`).join('')),
     },
   };
+}
+
+export async function planRoom(db: TestDatabase): Promise<ChangedGroup[]> {
+  const changes: ChangedGroup[] = [];
+  for (const [group, newPredecessor] of PLAN) {
+    changes.push(await planChange(db, group, newPredecessor));
+  }
+  return changes;
 }
 
 const DELTA = `
@@ -106,3 +131,102 @@ export async function apply(client: pg.Client, sql: string): Promise<Outcome> {
   const [rewritten, skipped] = results.at(-1)!.rows[0].map(Number);
   return { rewritten, skipped, warnings };
 }
+
+export const NOT_IN_ROOM = 'it or its new predecessor is not in the room any more';
+const PENDING = 'it or its new predecessor is about to be deleted';
+const OTHER_EDGE = 'its predecessor is not what was read';
+const OTHER_ROWS = 'its rows are not what was read';
+
+/** What another may have done to a group since it was read; group 4 is to be put on group 2. */
+export const SINCE: readonly { what: string; sql: string; skipped: number; reason: string }[] = [
+  {
+    what: 'a row has another event',
+    sql: "UPDATE state_groups_state SET event_id = '$x' WHERE state_group = 4 AND type = 'topic'",
+    skipped: 4,
+    reason: OTHER_ROWS,
+  },
+  {
+    what: 'two rows have changed their events',
+    sql: "UPDATE state_groups_state SET event_id = CASE event_id WHEN '$p' THEN '$t2' ELSE '$p' END WHERE state_group = 4",
+    skipped: 4,
+    reason: OTHER_ROWS,
+  },
+  {
+    what: 'a row is there twice',
+    sql: "INSERT INTO state_groups_state SELECT * FROM state_groups_state WHERE state_group = 4 AND type = 'topic'",
+    skipped: 4,
+    reason: OTHER_ROWS,
+  },
+  {
+    what: 'a row is gone',
+    sql: "DELETE FROM state_groups_state WHERE state_group = 4 AND type = 'topic'",
+    skipped: 4,
+    reason: OTHER_ROWS,
+  },
+  {
+    what: 'its predecessor is another',
+    sql: 'UPDATE state_group_edges SET prev_state_group = 1 WHERE state_group = 4',
+    skipped: 4,
+    reason: OTHER_EDGE,
+  },
+  {
+    what: 'its predecessor is the planned one',
+    sql: 'UPDATE state_group_edges SET prev_state_group = 2 WHERE state_group = 4',
+    skipped: 4,
+    reason: OTHER_EDGE,
+  },
+  {
+    what: 'it has no predecessor',
+    sql: 'DELETE FROM state_group_edges WHERE state_group = 4',
+    skipped: 4,
+    reason: OTHER_EDGE,
+  },
+  {
+    what: 'it has two predecessors',
+    sql: 'INSERT INTO state_group_edges VALUES (4, 1)',
+    skipped: 4,
+    reason: OTHER_EDGE,
+  },
+  {
+    what: 'it has a predecessor',
+    sql: 'INSERT INTO state_group_edges VALUES (5, 4)',
+    skipped: 5,
+    reason: OTHER_EDGE,
+  },
+  {
+    what: 'it is gone',
+    sql: 'DELETE FROM state_groups WHERE id = 6; DELETE FROM state_groups_state WHERE state_group = 6; DELETE FROM state_group_edges WHERE state_group = 6',
+    skipped: 6,
+    reason: NOT_IN_ROOM,
+  },
+  {
+    what: 'its new predecessor is gone',
+    sql: 'DELETE FROM state_groups WHERE id = 2',
+    skipped: 4,
+    reason: NOT_IN_ROOM,
+  },
+  {
+    what: 'it is in another room',
+    sql: "UPDATE state_groups SET room_id = '!other:example.org' WHERE id = 6",
+    skipped: 6,
+    reason: NOT_IN_ROOM,
+  },
+  {
+    what: 'its new predecessor is in another room',
+    sql: "UPDATE state_groups SET room_id = '!other:example.org' WHERE id = 2",
+    skipped: 4,
+    reason: NOT_IN_ROOM,
+  },
+  {
+    what: 'it is about to be deleted',
+    sql: 'INSERT INTO state_groups_pending_deletion (state_group, insertion_ts) VALUES (6, 1)',
+    skipped: 6,
+    reason: PENDING,
+  },
+  {
+    what: 'its new predecessor is about to be deleted',
+    sql: 'INSERT INTO state_groups_pending_deletion (state_group, insertion_ts) VALUES (2, 1)',
+    skipped: 4,
+    reason: PENDING,
+  },
+];
