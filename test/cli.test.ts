@@ -219,7 +219,7 @@ test('wrong usage says what is wrong and where help is, without a stack trace', 
   assert.equal(result.stdout, '');
   assert.equal(
     result.stderr,
-    "synapse_compress_state: Which room? Give its id in single quotes: -r '!abc:example.com'\n" +
+    "synapse_compress_state: Which room? Give its id in single quotes: -r '!abc:example.com', or --all-rooms.\n" +
       'See synapse_compress_state --help for all options.\n',
   );
 });
