@@ -46,9 +46,11 @@ const WAYS: Record<string, Way> = {
   auto: (db, room) => succeed('auto', '-p', db.url, '-r', room),
 };
 
+const EXPORT = 'the rooms of an export';
+
 /** Rooms, and how they come into a database that has Synapse's tables. */
 const ROOMS: Record<string, (t: TestContext, db: TestDatabase) => Promise<readonly string[]>> = {
-  'the rooms of an export': async (_t, db) => {
+  [EXPORT]: async (_t, db) => {
     await loadTables(db, 'synapse');
     const { rows } = await db.query<{ room: string }>(
       'SELECT DISTINCT room_id AS room FROM state_groups',
@@ -74,13 +76,15 @@ const ROOMS: Record<string, (t: TestContext, db: TestDatabase) => Promise<readon
 
 for (const version of VERSIONS) {
   for (const [what, load] of Object.entries(ROOMS)) {
+    // They read in the same way, and the export takes long.
+    if (version === '1.123.0' && what === EXPORT) continue;
     test(`Synapse ${version} reads ${what} as before`, withSynapse, async (t) => {
       const db = await (await testPostgres()).createDatabase({ schema: 'none' });
       t.after(() => db.drop());
       const synapse = await Synapse.on(t, version, db);
       await load(t, db);
       const before = await synapse.states();
-      if (load === ROOMS['the rooms of an export']) {
+      if (what === EXPORT) {
         const known = await synapseStates();
         expectSameStates(before, new Map(known.map(({ group, sha256 }) => [group, sha256])));
       }

@@ -167,10 +167,10 @@ export class MeetingPlace {
 
   /** Whether we, or Synapse, came to wait for a lock before `work` ended. */
   async #waits(who: 'us' | 'Synapse', work: Promise<unknown>): Promise<boolean> {
-    let ended = false;
-    const end = () => (ended = true);
+    const ended = new AbortController();
+    const end = (): void => ended.abort();
     work.then(end, end);
-    while (!ended) {
+    while (!ended.signal.aborted) {
       const { rowCount } = await this.db.query(
         `SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
            AND (application_name <> '') = $1`,

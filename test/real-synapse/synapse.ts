@@ -146,5 +146,5 @@ export interface Purge {
   readonly stopped: Promise<void>;
   readonly ended: Promise<PurgeResult>;
   /** Lets it go on. */
-  go(): void;
+  readonly go: () => void;
 }

@@ -3,7 +3,8 @@
  * its own, because the end of a pipe is the one thing that is always noticed: however the tests end,
  * killed or not, no server and no folder of theirs is left.
  *
- * Once the server takes connections, its `ServerAddress` is written to stdout as a line of JSON.
+ * Once the server takes connections, its `ServerAddress` is written to stdout as a line of JSON. A line on
+ * stdin has it restarted, as by an operator in a hurry, and is answered by an empty line.
  */
 import { spawnSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
@@ -42,6 +43,7 @@ const data = join(directory, 'data');
 const log = join(directory, 'log');
 
 let stop = (): void => {};
+let restart = (): void => {};
 // The reader of the address may be gone before it is written; that must not keep us from cleaning up.
 process.stdout.on('error', () => {});
 const ended = once(process.stdin, 'close');
@@ -51,7 +53,10 @@ try {
   const address = await start();
   await createTemplates(address);
   process.stdout.write(`${JSON.stringify(address)}\n`);
-  process.stdin.resume();
+  process.stdin.on('data', () => {
+    restart();
+    process.stdout.write('\n');
+  });
   await ended;
 } finally {
   stop();
@@ -98,6 +103,7 @@ async function start(): Promise<ServerAddress> {
     try {
       run(pgCtl, ['start', '-w', '-D', data, '-l', log, '-o', `-p ${port}`]);
       stop = () => run(pgCtl, ['stop', '-w', '-m', 'immediate', '-D', data]);
+      restart = () => run(pgCtl, ['restart', '-w', '-m', 'fast', '-D', data, '-l', log]);
       return { host: '127.0.0.1', port, socketDirectory: directory, user: USER, password };
     } catch (cause) {
       // Another process may have taken the port since.

@@ -23,6 +23,8 @@ interface Server {
   readonly address: ServerAddress;
   /** Stops the server, removes its folder, and resolves when that is done. */
   stop(): Promise<void>;
+  /** Ends all sessions, stops the server and starts it again. */
+  restart(): Promise<void>;
 }
 
 /** Tells the tests of one run where the server is that they share. */
@@ -47,8 +49,9 @@ export async function startServer(): Promise<Server> {
     detached: true,
   });
   const exited = once(keeper, 'exit');
+  const lines = createInterface(keeper.stdout);
   const [address] = (await Promise.race([
-    once(createInterface(keeper.stdout), 'line'),
+    once(lines, 'line'),
     exited.then(([code]) => Promise.reject(new Error(`No Postgres for the tests (exit ${code}).`))),
   ])) as [string];
 
@@ -62,6 +65,13 @@ export async function startServer(): Promise<Server> {
       keeper.ref();
       keeper.stdin.end();
       await exited;
+    },
+    async restart() {
+      (keeper.stdout as Socket).ref();
+      const restarted = once(lines, 'line');
+      keeper.stdin.write('\n');
+      await restarted;
+      (keeper.stdout as Socket).unref();
     },
   };
 }
@@ -140,6 +150,11 @@ export class TestDatabase {
   /** What a query gives by COPY, as text without options. The connection is busy until the stream has ended. */
   copyOut(query: string, options = ''): Readable {
     return this.#client.query(copyTo(`COPY (${query}) TO STDOUT ${options}`));
+  }
+
+  /** Closes the connection; the database stays. */
+  async release(): Promise<void> {
+    await this.#client.end();
   }
 
   /** Closes the connection and removes the database, even where others are still connected to it. */

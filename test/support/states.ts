@@ -14,7 +14,10 @@ const GROUPS_AT_ONCE = 500;
  * The digest is the SHA-256 of the state as compact JSON, `[["type","state_key","event_id"],…]`,
  * sorted by type and state key in bytes; fixtures/synapse/states.jsonl.gz holds the same.
  */
-export async function readAllStates(db: TestDatabase, room?: string): Promise<States> {
+export async function readAllStates(
+  db: Pick<TestDatabase, 'query'>,
+  room?: string,
+): Promise<States> {
   const { rows: groups } = await db.query<{ id: string }>(
     `SELECT id FROM state_groups WHERE room_id = coalesce($1, room_id)
       UNION SELECT state_group FROM state_groups_state WHERE room_id = coalesce($1, room_id)
