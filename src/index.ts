@@ -1,7 +1,9 @@
 export { Rewriter } from './apply/rewriter.js';
 export type { Batch, Outcome, RewriterSettings, Within } from './apply/rewriter.js';
+export { compressRooms } from './compress-rooms.js';
+export type { CompressRoomsSettings, RoomFailure } from './compress-rooms.js';
 export { compressRoom } from './compress.js';
-export type { CompressSettings, Output, Progress } from './compress.js';
+export type { CompressSettings, Format, Output, Progress } from './compress.js';
 export {
   BusyError,
   CompressStateError,
@@ -20,13 +22,20 @@ export { LevelsPlanner } from './planner/levels.js';
 export type { Change, ChangedGroup, PlannedGroup } from './planner/planned-group.js';
 export type { Plan, Planner } from './planner/planner.js';
 export { RoomPlan } from './planner/room-plan.js';
+export type { Totals } from './report/room-totals.js';
 export type { Hops, Statistics } from './report/statistics.js';
 export { copySink } from './sinks/copy.js';
 export { GRAPH_FILES, graphSink } from './sinks/graphs.js';
+export { jsonlSink } from './sinks/jsonl.js';
 export { openFileOutput, openSpooledOutput, openStreamedOutput } from './sinks/output.js';
 export { sqlSink } from './sinks/sql.js';
+export { openTablesOutput } from './sinks/tables-output.js';
+export { tablesSink } from './sinks/tables.js';
+export type { AllRooms, RoomToOpen } from './sources/all-rooms.js';
+export { openFilesRooms } from './sources/files/files-rooms.js';
 export { openFilesSource } from './sources/files/files-source.js';
 export type { GroupTable, Irregularity } from './sources/group-table.js';
+export { openPostgresRooms } from './sources/postgres/postgres-rooms.js';
 export { openPostgresSource } from './sources/postgres/postgres-source.js';
 export type { GroupRange, RoomSource } from './sources/room-source.js';
 export { compareRooms } from './verify/compare-rooms.js';

@@ -1,4 +1,5 @@
 import type { Options } from 'yargs';
+import { DEFAULT_BATCH } from '../sinks/copy.js';
 import { APPLY_OPTIONS } from './apply-options.js';
 
 const SOURCE = 'Where the room is read:';
@@ -114,7 +115,7 @@ export const OPTIONS = {
     nargs: 1,
     group: OUTPUT,
     describe: 'With --format copy: state groups of one transaction',
-    defaultDescription: '500',
+    defaultDescription: String(DEFAULT_BATCH),
   },
   transactions: {
     alias: 't',
