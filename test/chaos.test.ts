@@ -109,6 +109,8 @@ async function live(t: TestContext, seed: number): Promise<void> {
   }
   const states = await readAllStates(db);
   await db.query(SNAPSHOTS);
+  // Without that, a crash takes back what was committed just before.
+  await db.query(`ALTER DATABASE ${db.name} SET synchronous_commit = on`);
   await db.release();
   const names = rooms.map((room, index) => roomName(room.seed, index));
   const files = await changeFiles(url, names, folder, random);

@@ -14,7 +14,7 @@ import { testPostgres } from './support/postgres.js';
 import { runCli } from './support/run-cli.js';
 
 /** How long people talk without us, and then with us. */
-const SECONDS = Number(process.env['SYNAPSE_SECONDS'] ?? 10);
+const SECONDS = Number(process.env['SYNAPSE_SECONDS'] ?? 6);
 
 for (const version of VERSIONS) {
   test(
