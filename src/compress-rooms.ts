@@ -47,7 +47,7 @@ export async function compressRooms(settings: CompressRoomsSettings): Promise<To
       let result: Statistics | RoomFailure;
       try {
         const opened = await room.open();
-        const changes = output && (await roomOutput(output.stream, tmpdir));
+        const changes = output && roomOutput(output.stream, tmpdir);
         result = await compressRoom({
           ...each,
           source: opened,
@@ -81,29 +81,37 @@ export async function compressRooms(settings: CompressRoomsSettings): Promise<To
 }
 
 /** Holds a room's changes back in a temporary file, and then puts them behind what `target` has. */
-async function roomOutput(target: Writable, tmpdir: string): Promise<Output> {
-  const file = await TemporaryFile.create(tmpdir);
+function roomOutput(target: Writable, tmpdir: string): Output {
+  // Most rooms have no changes.
+  let file: TemporaryFile | undefined;
+  let appended = Promise.resolve();
+  const append = async (chunk: Buffer): Promise<void> => {
+    file ??= await TemporaryFile.create(tmpdir);
+    await file.append(chunk);
+  };
   const stream = new Writable({
     write: (chunk: Buffer, _encoding, written) => {
-      file.append(chunk).then(() => written(), written);
+      appended = append(chunk);
+      appended.then(() => written(), written);
     },
   });
   return {
     stream,
     get bytes() {
-      return file.length;
+      return file?.length ?? 0;
     },
     async keep() {
-      for await (const chunk of file.chunks()) {
+      for await (const chunk of file?.chunks() ?? []) {
         await new Promise<void>((resolve, reject) => {
           target.write(chunk, (error) => (error ? reject(error) : resolve()));
         });
       }
-      await file.close();
+      await file?.close();
     },
     async discard() {
       stream.destroy();
-      await file.close();
+      await appended.catch(() => {});
+      await file?.close();
     },
   };
 }
