@@ -54,7 +54,7 @@ async function* readScript(
     const line = await lines.next();
     if (line !== undefined) return line;
     throw wrong(
-      `is the last, but the changes of room '${room}' go on after it: the file was cut off. Make it or copy it again; what is applied stands.`,
+      `is the last, but the changes of room '${room}' go on after it: the file was cut off. Make it or copy it again.`,
     );
   };
   let groups = 0;

@@ -9,7 +9,7 @@ import type { TestDatabase } from './postgres.js';
 import { expectSameStates, readAllStates } from './states.js';
 
 /** Group 30 is to move; 40 is built on it. 60 and 70 have no state, and nothing stored but themselves. */
-export const ROOM_GROUPS: readonly StoredGroup[] = [
+const ROOM_GROUPS: readonly StoredGroup[] = [
   { id: 5, rows: ['create/$c', 'member/$a'] },
   { id: 10, predecessor: 5, rows: ['topic/$t0'] },
   { id: 20, predecessor: 5, rows: ['topic/$t1'] },
@@ -113,7 +113,7 @@ const ROWS_OF_ROOM = `DELETE FROM state_groups_state
   WHERE state_group IN (SELECT id FROM state_groups WHERE room_id = $1)`;
 const GROUPS_OF_ROOM = 'DELETE FROM state_groups WHERE room_id = $1';
 
-export const purgeRoom: Purge = async (session, meanwhile) => {
+const purgeRoom: Purge = async (session, meanwhile) => {
   await session.query(EDGES_OF_ROOM, [ROOM]);
   await session.query(ROWS_OF_ROOM, [ROOM]);
   await session.query(GROUPS_OF_ROOM, [ROOM]);
