@@ -11,7 +11,7 @@ import { startServer, TestPostgres } from '../test/support/postgres.js';
 import type { TestDatabase } from '../test/support/postgres.js';
 import { CLI } from '../test/support/run-cli.js';
 import { count, spread, table } from './figures.js';
-import { loadRoom } from './load-room.js';
+import { loadRoom, makeDurable } from './load-room.js';
 import { describeMachine } from './machine.js';
 import { measure, measureInTurn } from './measure.js';
 import type { Program, Usage } from './measure.js';
@@ -175,7 +175,7 @@ async function measureApply(
   await pipeline(
     source.rows(),
     new RoomPlan(source, new AdaptivePlanner()),
-    oldStatementsSink(room.room),
+    oldStatementsSink(room.room, { transactions: true }),
     createWriteStream(forms["the old tool's statements"]),
   );
   await source.close();
@@ -198,13 +198,4 @@ async function measureApply(
     lines.push([`  ${form}`, seconds.toFixed(2), median(ratios).toFixed(2)]);
   }
   process.stdout.write(table(lines));
-}
-
-/** What the server of the tests does not care for. */
-async function makeDurable(db: TestDatabase): Promise<void> {
-  for (const name of ['fsync', 'synchronous_commit', 'full_page_writes']) {
-    await db.query(`ALTER SYSTEM SET ${name} = on`);
-  }
-  await db.query('SELECT pg_reload_conf()');
-  await db.query('CHECKPOINT');
 }

@@ -24,3 +24,12 @@ export async function loadRoom(postgres: TestPostgres, room: CachedRoom): Promis
   await db.query('VACUUM ANALYZE');
   return db;
 }
+
+/** Makes every commit durable, as Postgres does by default and the server of the tests does not. */
+export async function makeDurable(db: TestDatabase): Promise<void> {
+  for (const name of ['fsync', 'synchronous_commit', 'full_page_writes']) {
+    await db.query(`ALTER SYSTEM SET ${name} = on`);
+  }
+  await db.query('SELECT pg_reload_conf()');
+  await db.query('CHECKPOINT');
+}

@@ -7,9 +7,13 @@ const PIECE = 256 * 1024;
 
 /**
  * A sink that writes changes in the form of the tool that came before, as a measure of ours: for each
- * group four statements, with one row after the other in the last, and a transaction around them.
+ * group four statements, with one row after the other in the last, and, with its -t, a transaction around
+ * them.
  */
-export function oldStatementsSink(room: string): Transform {
+export function oldStatementsSink(
+  room: string,
+  { transactions }: { readonly transactions: boolean },
+): Transform {
   return transform(
     { writableObjectMode: true, writableHighWaterMark: 2 },
     async function* (source: AsyncIterable<readonly PlannedGroup[]>) {
@@ -18,7 +22,8 @@ export function oldStatementsSink(room: string): Transform {
       for await (const planned of source) {
         for (const { stateGroup, newPredecessor, newRows, change } of planned) {
           if (change === undefined) continue;
-          sql.write(`BEGIN;\nDELETE FROM state_group_edges WHERE state_group = ${stateGroup};\n`);
+          if (transactions) sql.write('BEGIN;\n');
+          sql.write(`DELETE FROM state_group_edges WHERE state_group = ${stateGroup};\n`);
           if (newPredecessor !== undefined) {
             sql.write(
               `INSERT INTO state_group_edges (state_group, prev_state_group) VALUES (${stateGroup}, ${newPredecessor});\n`,
@@ -32,7 +37,7 @@ export function oldStatementsSink(room: string): Transform {
             at = sql.row(change.rows, at);
             sql.write(row + 1 === newRows ? ');\n' : ')');
           }
-          sql.write('COMMIT;\n');
+          if (transactions) sql.write('COMMIT;\n');
           if (sql.length >= PIECE) yield sql.take();
         }
       }

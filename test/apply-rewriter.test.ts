@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
 import type { TestContext } from 'node:test';
-import pg from 'pg';
+import type pg from 'pg';
 import { Rewriter } from '../src/apply/rewriter.js';
 import { BusyError, DatabaseError } from '../src/errors.js';
 import { planRoom, ROOM, ROOM_GROUPS, store } from './support/guarded-change.js';
