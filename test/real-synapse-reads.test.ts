@@ -13,6 +13,7 @@ import type { TestDatabase } from './support/postgres.js';
 import { hasPsql } from './support/psql.js';
 import { runCli } from './support/run-cli.js';
 import { expectSameStates } from './support/states.js';
+import type { States } from './support/states.js';
 
 /** Compresses a room of the database, and leaves it so. */
 type Way = (db: TestDatabase, room: string, folder: string) => Promise<void>;
@@ -43,8 +44,36 @@ const WAYS: Record<string, Way> = {
     await succeed('-p', db.url, '-r', room, '--format', 'copy', '-o', changes);
     await succeed('apply', changes, '-p', db.url);
   },
+  '-c': (db, room) => succeed('-c', '-p', db.url, '-r', room),
+  '-c by a user who may do no more': async (db, room) =>
+    succeed('-c', '-p', await limitedUser(db), '-r', room),
   auto: (db, room) => succeed('auto', '-p', db.url, '-r', room),
 };
+
+/** The URL of the database for a user who has the privileges that README.md lists. */
+async function limitedUser(db: TestDatabase): Promise<string> {
+  const user = `${db.name}_compressor`;
+  const { rows } = await db.query<{ pending: boolean; known: boolean }>(
+    `SELECT to_regclass('state_groups_pending_deletion') IS NOT NULL AS pending,
+       EXISTS (SELECT FROM pg_roles WHERE rolname = '${user}') AS known`,
+  );
+  const [{ pending, known }] = rows;
+  if (!known) {
+    await db.query(
+      `REVOKE ALL ON DATABASE ${db.name} FROM PUBLIC;
+       CREATE ROLE ${user} LOGIN PASSWORD 'secret';
+       GRANT CONNECT, TEMPORARY ON DATABASE ${db.name} TO ${user};
+       GRANT USAGE ON SCHEMA public TO ${user};
+       GRANT SELECT, UPDATE ON state_groups TO ${user};
+       GRANT SELECT, INSERT, DELETE ON state_group_edges, state_groups_state TO ${user};
+       ${pending ? `GRANT SELECT ON state_groups_pending_deletion TO ${user}` : ''}`,
+    );
+  }
+  const url = new URL(db.url);
+  url.username = user;
+  url.password = 'secret';
+  return url.href;
+}
 
 const EXPORT = 'the rooms of an export';
 
@@ -76,8 +105,6 @@ const ROOMS: Record<string, (t: TestContext, db: TestDatabase) => Promise<readon
 
 for (const version of VERSIONS) {
   for (const [what, load] of Object.entries(ROOMS)) {
-    // They read in the same way, and the export takes long.
-    if (version === '1.123.0' && what === EXPORT) continue;
     test(`Synapse ${version} reads ${what} as before`, withSynapse, async (t) => {
       const db = await (await testPostgres()).createDatabase({ schema: 'none' });
       t.after(() => db.drop());
@@ -89,6 +116,8 @@ for (const version of VERSIONS) {
         expectSameStates(before, new Map(known.map(({ group, sha256 }) => [group, sha256])));
       }
 
+      // Ways that leave equal tables are read once: reading takes long.
+      const read = new Map<string, States>();
       for (const [way, compress] of Object.entries(WAYS)) {
         const skip = way === 'a copy script' && !hasPsql;
         await t.test(`after ${way}`, { skip }, async (step) => {
@@ -99,11 +128,23 @@ for (const version of VERSIONS) {
           for (const room of rooms) await compress(db, room, folder);
           assert.ok((await countRows(db)) < 0.8 * rows);
 
-          expectSameStates(await synapse.states(), before);
+          const tables = await contents(db);
+          if (!read.has(tables)) read.set(tables, await synapse.states());
+          expectSameStates(read.get(tables)!, before);
         });
       }
     });
   }
+}
+
+/** A digest of all edges and rows. */
+async function contents(db: TestDatabase): Promise<string> {
+  const { rows } = await db.query<{ digest: string }>(
+    `SELECT md5(string_agg(line, E'\\n' ORDER BY line)) AS digest FROM (
+       SELECT row_to_json(edge)::text AS line FROM state_group_edges AS edge
+       UNION ALL SELECT row_to_json(row)::text FROM state_groups_state AS row) AS lines`,
+  );
+  return rows[0].digest;
 }
 
 async function countRows(db: TestDatabase): Promise<number> {
