@@ -47,6 +47,8 @@ const BLOW_KINDS = [
 
 /** Exit codes that are right when the database goes away, or another compressor is there. */
 const DATABASE_WENT_AWAY = [5, 11];
+/** Of a room that has been deleted. */
+const NO_ROOM = 4;
 const BUSY = 10;
 
 const tally = {
@@ -121,17 +123,12 @@ async function live(t: TestContext, seed: number): Promise<void> {
   for (let acts = random.below(60); acts > 0; acts--) await synapse.act();
   for (let blow = 0; blow < BLOWS_OF_A_LIFE; blow++) {
     if (blow > 0) await control(url, SNAPSHOTS);
-    const args = random.chance(0.7)
-      ? [
-          'apply',
-          files[random.below(files.length)],
-          '-p',
-          url,
-          '--pace',
-          PACES[random.below(2)],
-          '--stats-file=-',
-        ]
-      : ['auto', '-p', url];
+    const pace = PACES[random.below(2)];
+    const args = [
+      ['apply', files[random.below(files.length)], '-p', url, '--pace', pace, '--stats-file=-'],
+      ['-c', '-p', url, '-r', names[0], '--pace', pace],
+      ['auto', '-p', url, '--pace', pace],
+    ][Math.max(0, random.below(5) - 2)];
     await strike(args, url, synapse, random);
     await compare(url, synapse);
   }
@@ -247,10 +244,11 @@ async function strike(
   const told = `${args.join(' ')}, ${kind}:`;
   const isCut = args.some((arg) => arg.endsWith('2.copy'));
   const right = isCut ? [3] : [0];
+  if (args[0] === '-c') right.push(NO_ROOM);
   if (kind === 'the tool is killed') right.push(-1);
   if (kind === 'the tool is interrupted') right.push(130);
   // The command that applies goes on; the other one may have been reading.
-  if (args[0] === 'auto' && kind !== 'nothing') right.push(...DATABASE_WENT_AWAY);
+  if (args[0] !== 'apply' && kind !== 'nothing') right.push(...DATABASE_WENT_AWAY);
   if (other !== undefined) {
     assert.ok([...right, BUSY].includes(other.code), `${told} ${other.code} ${other.stderr}`);
     right.push(BUSY);
