@@ -4,7 +4,8 @@ import { buffer, text } from 'node:stream/consumers';
 import { test } from 'node:test';
 import type { TestContext } from 'node:test';
 import fc from 'fast-check';
-import type { PlannedGroup } from '../src/planner/planned-group.js';
+import { Rewriter } from '../src/apply/rewriter.js';
+import type { ChangedGroup, PlannedGroup } from '../src/planner/planned-group.js';
 import { AdaptivePlanner } from '../src/planner/adaptive.js';
 import { RoomPlan } from '../src/planner/room-plan.js';
 import { copySink } from '../src/sinks/copy.js';
@@ -136,4 +137,126 @@ test('scripts of several rooms are one script', { skip }, async (t) => {
 test('nothing is written where nothing changes', async () => {
   const group = { stateGroup: 2, oldPredecessor: 1, newPredecessor: 1, oldRows: 3, newRows: 3 };
   assert.equal(await script([{ ...group, change: undefined }]), '');
+});
+
+/** What psql or COPY could take for its own; as COPY text. */
+const STRANGE = [
+  String.raw`\\.`,
+  String.raw`\\N`,
+  String.raw`\b\f\n\r\t\v\\`,
+  String.raw`\n\\.\n`,
+  String.raw`\nCOMMIT;\n`,
+  ...["'", '"', '$$', ':type', '--', ';', '$procedure$', '\u2028', '\ufeff', '€😀', '\x01\x7f'],
+];
+
+for (const way of ['psql', 'Rewriter'] as const) {
+  test(`strange texts arrive as they are, also in a large group (${way})`, async (t) => {
+    if (way === 'psql' && skip !== false) return t.skip(skip);
+    const db = await database(t);
+    const room = "!it's:a\\room";
+    const lines = Array.from(
+      { length: 30_000 },
+      (_, i) => `${STRANGE[i % STRANGE.length]}\t${i}${STRANGE[(i * 7) % STRANGE.length]}\t$${i}\n`,
+    );
+    await db.query("INSERT INTO state_groups VALUES (1, $1, '$e'), (2, $1, '$e')", [room]);
+    await db.query('CREATE TABLE wanted (type text, state_key text, event_id text)');
+    await db.copyIn('wanted', Readable.from(lines));
+    const { rows: hashes } = await db.query<{ hash: string }>(
+      'SELECT sum(hashtextextended(event_id, hashtextextended(state_key, hashtextextended(type, 0)))) AS hash FROM wanted',
+    );
+    const group: ChangedGroup = {
+      stateGroup: 2,
+      oldPredecessor: undefined,
+      newPredecessor: 1,
+      oldRows: 0,
+      newRows: lines.length,
+      change: {
+        oldRowsHash: 0n,
+        newRowsHash: BigInt(hashes[0].hash),
+        rows: Buffer.from(lines.join('')),
+      },
+    };
+    if (way === 'psql') {
+      const { code, stderr } = await psql(db, Readable.from([await script([group], { room })]), [
+        '-v',
+        'type=evil',
+      ]);
+      assert.deepEqual([code, stderr], [0, '']);
+    } else {
+      const rewriter = await Rewriter.open({ dsn: db.url, env: {} });
+      assert.equal((await rewriter.rewrite({ room, changes: [group] })).rewritten, 1);
+      await rewriter.close();
+    }
+    const { rows: differing } = await db.query(
+      `(TABLE wanted EXCEPT ALL SELECT type, state_key, event_id FROM state_groups_state WHERE room_id = $1)
+       UNION ALL (SELECT type, state_key, event_id FROM state_groups_state EXCEPT ALL TABLE wanted)`,
+      [room],
+    );
+    assert.deepEqual(differing, []);
+    assert.equal(await edges(db), '2\t1\n');
+  });
+}
+
+test('a large group goes out in pieces', async () => {
+  const rows = Buffer.from('m.room.member\t@someone:example.org\t$event\n'.repeat(50_000));
+  const group: ChangedGroup = {
+    stateGroup: 2,
+    oldPredecessor: undefined,
+    newPredecessor: undefined,
+    oldRows: 0,
+    newRows: 50_000,
+    change: { oldRowsHash: 0n, newRowsHash: 0n, rows },
+  };
+  const sink = Readable.from([[group]]).pipe(copySink({ room: ROOM, header: [] }));
+  let largest = 0;
+  let all = 0;
+  for await (const piece of sink as AsyncIterable<Buffer>) {
+    largest = Math.max(largest, piece.length);
+    all += piece.length;
+  }
+  assert.ok(all > rows.length);
+  // What waits in a stream comes as one chunk.
+  assert.ok(largest < 1024 * 1024, `${largest}`);
+});
+
+test('no more is read than the groups have, also where nothing is known of the tables', async (t) => {
+  const db = await database(t);
+  await db.query(`
+    INSERT INTO state_groups SELECT i, '${ROOM}', '$e' FROM generate_series(1, 20000) AS i;
+    INSERT INTO state_group_edges SELECT i, i - 1 FROM generate_series(2, 20000) AS i;
+    INSERT INTO state_groups_state
+      SELECT i, '${ROOM}', 'topic', '', '$t' || i FROM generate_series(1, 20000) AS i;
+    INSERT INTO state_groups_pending_deletion (state_group, insertion_ts)
+      SELECT i, 1 FROM generate_series(10001, 20000) AS i`);
+  const { rows: groups } = await db.query<{ id: number; hash: string }>(
+    `SELECT id, hashtextextended('$t' || id, hashtextextended('', hashtextextended('topic', 0))) AS hash
+     FROM generate_series(11, 30) AS id`,
+  );
+  const changes = groups.map(({ id, hash }) => ({
+    stateGroup: id,
+    oldPredecessor: id - 1,
+    newPredecessor: id === 20 ? undefined : id - 5,
+    oldRows: 1,
+    newRows: 1,
+    change: {
+      oldRowsHash: BigInt(hash),
+      newRowsHash: BigInt(hash),
+      rows: Buffer.from(`topic\t\t$t${id}\n`),
+    },
+  }));
+  const rewriter = await Rewriter.open({ dsn: db.url, env: {} });
+  // The counts of a transaction are seen within it.
+  let read: { relname: string; tuples: string }[] = [];
+  const { rewritten } = await rewriter.rewrite({ room: ROOM, changes }, async (client) => {
+    ({ rows: read } = await client.query<{ relname: string; tuples: string }>(
+      `SELECT relname, pg_stat_get_xact_tuples_returned(oid) AS tuples FROM pg_class
+       WHERE relname IN ('state_groups', 'state_group_edges', 'state_groups_state', 'state_groups_pending_deletion')`,
+    ));
+  });
+  await rewriter.close();
+  assert.equal(rewritten, 20);
+  assert.equal(read.length, 4);
+  for (const { relname, tuples } of read) {
+    assert.ok(Number(tuples) <= 20 * 10, `${tuples} rows of ${relname} were read for 20 groups`);
+  }
 });

@@ -6,7 +6,7 @@ export function appliedLines(applied: Applied, dryRun: boolean): string[] {
   return [
     dryRun
       ? `Would rewrite ${groups(rewritten)}: delete ${rowsDeleted} rows and insert ${rowsInserted}.`
-      : `Rewrote ${groups(rewritten)}: deleted ${rowsDeleted} rows and inserted ${rowsInserted}, in ${batches} transactions of at most ${applied.longestSeconds.toFixed(2)} s.`,
+      : `Rewrote ${groups(rewritten)}: deleted ${rowsDeleted} rows and inserted ${rowsInserted}, in ${batches === 1 ? '1 transaction' : `${batches} transactions`} of at most ${applied.longestSeconds.toFixed(2)} s.`,
     ...(alreadyDone > 0 ? [`As it should be already: ${groups(alreadyDone)}.`] : []),
     ...(skipped > 0
       ? [

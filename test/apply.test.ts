@@ -1,0 +1,379 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Readable } from 'node:stream';
+import { buffer, text } from 'node:stream/consumers';
+import { test } from 'node:test';
+import type { TestContext } from 'node:test';
+import { gzipSync } from 'node:zlib';
+import fc from 'fast-check';
+import { applyChanges, nothingApplied } from '../src/apply/apply-changes.js';
+import { readChanges } from '../src/apply/change-file.js';
+import type { RoomChange } from '../src/apply/change-file.js';
+import { Rewriter } from '../src/apply/rewriter.js';
+import { InputError } from '../src/errors.js';
+import { AdaptivePlanner } from '../src/planner/adaptive.js';
+import type { ChangedGroup } from '../src/planner/planned-group.js';
+import { RoomPlan } from '../src/planner/room-plan.js';
+import { copySink } from '../src/sinks/copy.js';
+import { openPostgresSource } from '../src/sources/postgres/postgres-source.js';
+import { loadTables, temporaryFolder } from './support/fixtures.js';
+import { planRoom, ROOM, ROOM_GROUPS, store } from './support/guarded-change.js';
+import { cut } from './support/naive-copy-text.js';
+import { testPostgres } from './support/postgres.js';
+import type { TestDatabase } from './support/postgres.js';
+import { CLI, runCli } from './support/run-cli.js';
+import { expectSameStates, readAllStates } from './support/states.js';
+
+/** The larger room of fixtures/synapse. */
+const LARGE_ROOM = '!ORrIj_ngefPxK_xykJweOcBeKDOqcbRfKolM2O2VoCY';
+
+async function database(t: TestContext): Promise<TestDatabase> {
+  const db = await (await testPostgres()).createDatabase({ schema: 'synapse' });
+  t.after(() => db.drop());
+  return db;
+}
+
+async function script(changes: readonly ChangedGroup[], batch = 2, room = ROOM): Promise<Buffer> {
+  return buffer(Readable.from([changes]).pipe(copySink({ room, header: ['made by hand'], batch })));
+}
+
+/** The changes of a stored room, as `-o` would have them. */
+async function planned(db: TestDatabase, room: string): Promise<Buffer> {
+  const source = await openPostgresSource({ dsn: db.url, env: {}, room, range: {} });
+  const plan = source.rows().pipe(new RoomPlan(source, new AdaptivePlanner()));
+  return buffer(plan.pipe(copySink({ room, header: [], batch: 20 })));
+}
+
+function changesIn(
+  bytes: Buffer,
+  lengths: readonly number[] = [65_536],
+): AsyncGenerator<RoomChange> {
+  return readChanges({
+    read: () => Readable.from(cut(bytes, lengths)),
+    place: (index) => `Line ${index + 1}`,
+  });
+}
+
+/** What is read before an error, and that error. */
+async function readAll(
+  changes: AsyncIterable<RoomChange>,
+): Promise<{ read: RoomChange[]; error: unknown }> {
+  const read: RoomChange[] = [];
+  try {
+    for await (const change of changes) read.push(change);
+    return { read, error: undefined };
+  } catch (error) {
+    return { read, error };
+  }
+}
+
+const id = fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER });
+const hash = fc.bigInt({ min: -(2n ** 90n), max: 2n ** 90n });
+const anyChange: fc.Arbitrary<ChangedGroup> = fc
+  .record({
+    stateGroup: id,
+    oldPredecessor: fc.option(id, { nil: undefined }),
+    newPredecessor: fc.option(id, { nil: undefined }),
+    oldRows: fc.nat(),
+    rows: fc.array(
+      fc.constantFrom('a\t\t$a\n', 'm.room.member\t@a:b\t$b\n', '\\\\.\t\\t\\n\té😀\n'),
+    ),
+    oldRowsHash: hash,
+    newRowsHash: hash,
+  })
+  .map(({ rows, oldRowsHash, newRowsHash, ...group }) => ({
+    ...group,
+    newRows: rows.length,
+    change: { oldRowsHash, newRowsHash, rows: Buffer.from(rows.join('')) },
+  }));
+const anyScripts = fc.array(
+  fc.record({
+    room: fc.string(),
+    batch: fc.integer({ min: 1, max: 4 }),
+    changes: fc.array(anyChange, { minLength: 1, maxLength: 8 }),
+  }),
+  { minLength: 1, maxLength: 3 },
+);
+const anyLengths = fc.array(fc.integer({ min: 1, max: 200 }), { minLength: 1, maxLength: 5 });
+
+interface Script {
+  readonly room: string;
+  readonly batch: number;
+  readonly changes: readonly ChangedGroup[];
+}
+
+async function written(scripts: readonly Script[]): Promise<Buffer> {
+  const texts: Buffer[] = [];
+  for (const { room, batch, changes } of scripts) texts.push(await script(changes, batch, room));
+  return Buffer.concat(texts);
+}
+
+test('what is written is read again, however it is cut into chunks', async () => {
+  await fc.assert(
+    fc.asyncProperty(anyScripts, anyLengths, async (scripts, lengths) => {
+      const expected = scripts.flatMap(({ room, changes }) =>
+        changes.map((group) => ({ room, group })),
+      );
+      const { read, error } = await readAll(changesIn(await written(scripts), lengths));
+      assert.ifError(error);
+      assert.deepEqual(read, expected);
+    }),
+  );
+});
+
+test('of what is cut off all complete changes are read, and it is told', async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      anyScripts,
+      fc.double({ min: 0, max: 1, noNaN: true }),
+      async (scripts, at) => {
+        const bytes = await written(scripts);
+        const whole = await readAll(changesIn(bytes));
+        const end = Math.floor(at * (bytes.length - 1));
+        const { read, error } = await readAll(changesIn(bytes.subarray(0, end)));
+        assert.deepEqual(read, whole.read.slice(0, read.length));
+        const isWhole = error === undefined;
+        // A file of several scripts can end where one of them does.
+        if (isWhole)
+          assert.ok(scripts.length > 1 && bytes.toString('utf8', 0, end).endsWith(' rows.\n'));
+        else assert.ok(error instanceof InputError);
+      },
+    ),
+  );
+});
+
+test('what is damaged is read as something else or refused, never a crash', async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      anyScripts,
+      fc.array(fc.tuple(fc.nat(), fc.integer({ min: 0, max: 255 })), {
+        minLength: 1,
+        maxLength: 5,
+      }),
+      async (scripts, damages) => {
+        const bytes = await written(scripts);
+        for (const [at, byte] of damages) bytes[at % bytes.length] = byte;
+        const { error } = await readAll(changesIn(bytes));
+        assert.ok(error === undefined || error instanceof InputError, String(error));
+      },
+    ),
+  );
+});
+
+test('a part that is missing from the middle is noticed', async () => {
+  const change = (stateGroup: number): ChangedGroup => ({
+    stateGroup,
+    oldPredecessor: undefined,
+    newPredecessor: undefined,
+    oldRows: 1,
+    newRows: 1,
+    change: { oldRowsHash: 1n, newRowsHash: 1n, rows: Buffer.from('a\t\t$a\n') },
+  });
+  const whole = (await script([change(1), change(2), change(3)], 1)).toString();
+  const first = whole.indexOf('\nBEGIN;\nCOPY');
+  const next = whole.indexOf('\nBEGIN;\nCOPY', first + 1);
+  const { read, error } = await readAll(
+    changesIn(Buffer.from(whole.slice(0, first) + whole.slice(next))),
+  );
+  assert.equal(read.length, 2);
+  assert.match(
+    String(error),
+    /2 state groups with 2 rows were found: parts of the file are missing/,
+  );
+});
+
+test('a file that is cut off anywhere is applied as far as it goes, and breaks nothing', async (t) => {
+  const db = await database(t);
+  await store(db, ROOM_GROUPS);
+  const states = await readAllStates(db);
+  const bytes = await script(await planRoom(db));
+  const rewriter = await Rewriter.open({ dsn: db.url, env: {} });
+  t.after(() => rewriter.close());
+  const begin = bytes.indexOf('\nBEGIN;\nCOPY');
+  await fc.assert(
+    fc.asyncProperty(fc.integer({ min: begin, max: bytes.length - 1 }), async (end) => {
+      await db.query('TRUNCATE state_groups, state_group_edges, state_groups_state');
+      await store(db, ROOM_GROUPS);
+      const applied = nothingApplied();
+      const changes = changesIn(bytes.subarray(0, end));
+      await assert.rejects(applyChanges({ changes, rewriter }, applied), InputError);
+      const { read } = await readAll(changesIn(bytes.subarray(0, end)));
+      assert.equal(applied.rewritten, read.length);
+      expectSameStates(await readAllStates(db), states);
+    }),
+    { numRuns: 60 },
+  );
+});
+
+test('the command looks, applies, and a second time finds all done', async (t) => {
+  const db = await database(t);
+  await loadTables(db, 'synapse');
+  const states = await readAllStates(db);
+  const folder = await temporaryFolder(t);
+  const file = join(folder, 'changes.copy');
+  const bytes = await planned(db, LARGE_ROOM);
+  await writeFile(file, bytes);
+  const stored = await rowsOf(db);
+
+  const apply = (...args: string[]) => runCli(['apply', ...args, '-p', db.url, '--stats-file=-']);
+  const dryRun = await apply(file, '--dry-run');
+  assert.equal(dryRun.code, 0, dryRun.stderr);
+  assert.match(
+    dryRun.stderr,
+    /\nWould rewrite \d+ state groups: delete \d+ rows and insert \d+\.\n/,
+  );
+  assert.equal(await rowsOf(db), stored);
+
+  const first = await apply(file, '--vacuum');
+  assert.equal(first.code, 0, first.stderr);
+  assert.match(first.stderr, /\nRewrote \d+ state groups: .* transactions of at most [\d.]+ s\.\n/);
+  assert.match(first.stderr, /VACUUM FULL state_groups_state; gives it back/);
+  const figures = JSON.parse(first.stdout) as Record<string, number>;
+  const looked = JSON.parse(dryRun.stdout) as Record<string, number>;
+  for (const figure of ['rewritten', 'rowsDeleted', 'rowsInserted', 'skipped', 'alreadyDone']) {
+    assert.equal(figures[figure], looked[figure], figure);
+  }
+  assert.equal(await rowsOf(db), stored - figures.rowsDeleted + figures.rowsInserted);
+  expectSameStates(await readAllStates(db), states);
+
+  await writeFile(file, gzipSync(bytes));
+  const second = await apply(file);
+  assert.equal(second.code, 0, second.stderr);
+  assert.match(second.stderr, /\nRewrote 0 state groups: /);
+  assert.ok(second.stderr.includes(`As it should be already: ${figures.rewritten} state groups.`));
+});
+
+async function rowsOf(db: TestDatabase): Promise<number> {
+  const { rows } = await db.query<{ count: string }>('SELECT count(*) FROM state_groups_state');
+  return Number(rows[0].count);
+}
+
+test('-c plans, verifies and applies: one room, then all', async (t) => {
+  const db = await database(t);
+  await loadTables(db, 'synapse');
+  const states = await readAllStates(db);
+  const one = await runCli(['-p', db.url, '-r', LARGE_ROOM, '-c', '--stats-file=-']);
+  assert.equal(one.code, 0, one.stderr);
+  const { rowsAfter, groupsWritten, applied } = JSON.parse(one.stdout) as {
+    rowsAfter: number;
+    groupsWritten: number;
+    applied: { rewritten: number };
+  };
+  assert.equal(applied.rewritten, groupsWritten);
+  const { rows } = await db.query<{ count: string }>(
+    'SELECT count(*) FROM state_groups_state WHERE room_id = $1',
+    [LARGE_ROOM],
+  );
+  assert.equal(Number(rows[0].count), rowsAfter);
+  expectSameStates(await readAllStates(db), states);
+
+  const all = await runCli(['-p', db.url, '--all-rooms', '-c', '--pace=50%']);
+  assert.equal(all.code, 0, all.stderr);
+  assert.match(all.stderr, /\nRewrote \d+ state groups: /);
+  expectSameStates(await readAllStates(db), states);
+});
+
+test('while another compressor writes, -c and apply end before they read anything', async (t) => {
+  const db = await database(t);
+  await store(db, ROOM_GROUPS);
+  const changes = Readable.from([await script(await planRoom(db))]);
+  const rewriter = await Rewriter.open({ dsn: db.url, env: {} });
+  t.after(() => rewriter.close());
+  for (const run of [
+    await runCli(['-p', db.url, '-r', ROOM, '-c']),
+    await runCli(['apply', '-', '-p', db.url], { stdin: changes }),
+  ]) {
+    assert.equal(run.code, 10);
+    assert.match(run.stderr, /Another compressor is writing to database/);
+    assert.doesNotMatch(run.stderr, /Fetching/);
+  }
+});
+
+const NO_CHANGES: readonly (readonly [what: string, contents: string, message: RegExp])[] = [
+  [
+    'SQL of ours',
+    '-- Written by synapse_compress_state 0.1.0.\nBEGIN;\n',
+    /format sql, which psql applies/,
+  ],
+  ['something else', 'hello\n', /Line 1 of .* is not how changes in the format copy begin/],
+  ['nothing', '', /Line 1 of .* is empty/],
+];
+
+for (const [what, contents, message] of NO_CHANGES) {
+  test(`${what} is refused before the database is asked`, async (t) => {
+    const file = join(await temporaryFolder(t), 'changes');
+    await writeFile(file, contents);
+    const { code, stderr } = await runCli(['apply', file, '-p', 'host=127.0.0.1 port=1']);
+    assert.equal(code, 3, stderr);
+    assert.match(stderr, message);
+  });
+}
+
+test('SIGINT lets the transaction end, and the rest is done by the next run', async (t) => {
+  const db = await database(t);
+  await loadTables(db, 'synapse');
+  const states = await readAllStates(db);
+  const file = join(await temporaryFolder(t), 'changes.copy');
+  await writeFile(file, await planned(db, LARGE_ROOM));
+  // So slow that it would take minutes.
+  const child = spawn(process.execPath, [CLI, 'apply', file, '-p', db.url, '--pace=50'], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  const stderr = text(child.stderr);
+  const stored = await rowsOf(db);
+  while ((await rowsOf(db)) === stored) assert.equal(child.exitCode, null);
+  child.kill('SIGINT');
+  const [code] = (await once(child, 'close')) as [number];
+  assert.equal(code, 130, await stderr);
+  assert.match(await stderr, /\nRewrote \d+ state groups?: /);
+  assert.match(
+    await stderr,
+    /Stopped by SIGINT\. What was applied stands, and the rest is as it was\./,
+  );
+  expectSameStates(await readAllStates(db), states);
+
+  const rest = await runCli(['apply', file, '-p', db.url]);
+  assert.equal(rest.code, 0, rest.stderr);
+  assert.match(rest.stderr, /\nAs it should be already: \d+ state groups?\.\n/);
+  assert.doesNotMatch(rest.stderr, /as stored/);
+  expectSameStates(await readAllStates(db), states);
+});
+
+test('a connection that is lost again and again is made again, and all is done in the end', async (t) => {
+  const db = await database(t);
+  await loadTables(db, 'synapse');
+  const states = await readAllStates(db);
+  const bytes = await planned(db, LARGE_ROOM);
+  let losses = 0;
+  const rewriter = await Rewriter.open({
+    dsn: db.url,
+    env: {},
+    onTrouble: (sentence) => void (losses += sentence.startsWith('The connection') ? 1 : 0),
+  });
+  t.after(() => rewriter.close());
+  const applied = nothingApplied();
+  const cuts: Promise<unknown>[] = [];
+  await applyChanges(
+    {
+      changes: changesIn(bytes),
+      rewriter,
+      pace: { rowsPerSecond: 2000 },
+      onProgress({ batches }) {
+        if (batches % 2 !== 0) return;
+        cuts.push(
+          db.query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'synapse_compress_state' AND datname = current_database()",
+          ),
+        );
+      },
+    },
+    applied,
+  );
+  await Promise.all(cuts);
+  assert.ok(losses >= 2, `${losses}`);
+  assert.equal(applied.skipped, 0);
+  expectSameStates(await readAllStates(db), states);
+});
