@@ -13,7 +13,7 @@ import type { PurgeResult, PurgeSettings, Version } from './synapse.js';
 const ROOM_GROUPS: readonly StoredGroup[] = [
   { id: 5, rows: ['create/$c', 'member/$a'] },
   { id: 10, predecessor: 5, rows: ['topic/$t0'] },
-  { id: 20, predecessor: 5, rows: ['topic/$t1'] },
+  { id: 20, predecessor: 5, rows: ['topic/$t3'] },
   { id: 30, predecessor: 10, rows: ['name/$n'] },
   { id: 40, predecessor: 30, rows: ['topic/$t2'] },
   { id: 45, predecessor: 40, rows: ['avatar/$v'] },
