@@ -1,4 +1,7 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect, createServer } from 'node:net';
+import type { AddressInfo } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
 import type { TestContext } from 'node:test';
@@ -139,4 +142,31 @@ test('a database without the tables is refused', async (t) => {
     assert.match(error.message, /has no state_groups, state_group_edges, state_groups_state/);
     return true;
   });
+});
+
+test('a pooler that may change sessions is refused', async (t) => {
+  const db = await database(t);
+  const url = new URL(db.url);
+  // It gives a key for cancelling of its own, as all poolers do: process and secret, four bytes each.
+  const pooler = createServer((client) => {
+    const server = connect(db.address.port, db.address.host);
+    client.on('error', () => {}).pipe(server.on('error', () => {}));
+    server.on('data', (bytes) => {
+      const key = bytes.indexOf(Buffer.from([0x4b, 0, 0, 0, 12]));
+      if (key >= 0) bytes.writeInt32BE(1, key + 5);
+      client.write(bytes);
+    });
+    server.on('end', () => client.end());
+  }).listen(0, '127.0.0.1');
+  await once(pooler, 'listening');
+  t.after(() => pooler.close());
+  url.port = String((pooler.address() as AddressInfo).port);
+  await assert.rejects(
+    Rewriter.open({ dsn: `${url.href}?sslmode=disable`, env: {} }),
+    (error: Error) => {
+      assert.ok(error instanceof DatabaseError);
+      assert.match(error.message, /A connection pooler, such as PgBouncer/);
+      return true;
+    },
+  );
 });

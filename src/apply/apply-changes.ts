@@ -76,7 +76,9 @@ export async function applyChanges(settings: ApplySettings, applied: Applied): P
 
   try {
     for await (const change of changes) {
-      if (change.room !== room) {
+      const last = groups.at(-1);
+      // Groups come in ascending order, and those of another file begin anew.
+      if (change.room !== room || (last && change.group.stateGroup <= last.stateGroup)) {
         await rewrite();
         room = change.room;
       }

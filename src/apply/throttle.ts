@@ -42,13 +42,13 @@ interface Load {
 
 /** Pauses between batches: for the pace that was asked for, and while the server has enough to do. */
 export class Throttle {
-  readonly #rewriter: Rewriter;
+  readonly #rewriter: Pick<Rewriter, 'query'>;
   readonly #settings: ThrottleSettings;
   #lookAt = 0;
   #waitsForTransactions = true;
   #waitsForStandbys = true;
 
-  constructor(rewriter: Rewriter, settings: ThrottleSettings) {
+  constructor(rewriter: Pick<Rewriter, 'query'>, settings: ThrottleSettings) {
     this.#rewriter = rewriter;
     this.#settings = settings;
   }

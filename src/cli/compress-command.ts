@@ -8,7 +8,6 @@ import type { Totals } from '../report/room-totals.js';
 import { readableSize } from '../report/size.js';
 import type { Statistics } from '../report/statistics.js';
 import { roomLines, summaryLines, totalLines } from '../report/summary.js';
-import { openFileOutput, openStreamedOutput } from '../sinks/output.js';
 import type { OpenOutput, SpoolSettings } from '../sinks/output.js';
 import { AdaptivePlanner } from '../planner/adaptive.js';
 import { LevelsPlanner } from '../planner/levels.js';
@@ -18,6 +17,7 @@ import type { RoomSource } from '../sources/room-source.js';
 import type { CompressCommand } from './command-line.js';
 import type { Commit } from './commit.js';
 import { isClosedPipe } from './failure.js';
+import { openFigures } from './figures.js';
 import { InterruptedError } from './interruption.js';
 import type { Interruption } from './interruption.js';
 import { openChanges } from './open-changes.js';
@@ -51,7 +51,7 @@ export async function runCompressCommand(
     // Before anything is read: where they can't be written is then known at once.
     commit = await openCommit(command, spool, status);
     changes = commit?.output ?? (await openChanges(command, spool, () => source.storedTables!()));
-    figures = await openFigures(command, spool);
+    figures = await openFigures(command.statsFile, spool);
     const source = await open(command, spool, status);
     const run = { command, commit, changes, figures, spool, status, interruption };
     const result =
@@ -208,16 +208,6 @@ function plannerOf({ strategy, range }: CompressCommand): Planner {
   // Groups at the end of a range are not the ones that Synapse goes on with.
   const partial = range.maxStateGroup !== undefined || range.groupsToCompress !== undefined;
   return new AdaptivePlanner({ ...(partial && { headroom: 0 }), ...strategy.settings });
-}
-
-async function openFigures(
-  { statsFile }: CompressCommand,
-  spool: SpoolSettings,
-): Promise<OpenOutput | undefined> {
-  if (statsFile === '-') {
-    return openStreamedOutput(process.stdout, 'standard output');
-  }
-  return statsFile === undefined ? undefined : openFileOutput(statsFile, spool);
 }
 
 async function endFigures(figures: OpenOutput, text: string): Promise<void> {
