@@ -108,7 +108,7 @@ for (const version of VERSIONS) {
       );
       step.diagnostic(
         `${tally.meetings} meetings: ${tally.rewritten} groups rewritten, ${tally.skipped} left, ` +
-          `at most ${tally.mostAttempts} tries of a purge`,
+          `at most ${tally.mostAttempts} tries of a purge, ${tally.givenUp} purges given up`,
       );
       return tally;
     }

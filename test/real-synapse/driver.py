@@ -15,6 +15,7 @@ import sys
 import threading
 
 import psycopg2
+import psycopg2.errors
 import psycopg2.extensions
 from synapse._scripts.update_synapse_database import MockHomeserver
 from synapse.config.homeserver import HomeServerConfig
@@ -137,12 +138,15 @@ class Synapse:
             here.gate = gate
             return purge(txn, *args)
 
+        gave_up = False
         try:
             self.pool.new_transaction(connection, "test", [], [], [], run)
+        except psycopg2.errors.SerializationFailure:
+            gave_up = True
         finally:
             here.gate = None
             connection.conn.close()
-        return {"attempts": attempts, "statements": gate.statements}
+        return {"attempts": attempts, "statements": gate.statements, "gaveUp": gave_up}
 
     def marked(self, groups):
         """Marks groups for deletion long ago; what a purge wants to be given, which Synapse 1.124 changed."""

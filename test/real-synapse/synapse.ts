@@ -139,6 +139,8 @@ export interface PurgeResult {
   readonly attempts: number;
   /** The statements of all attempts. */
   readonly statements: readonly string[];
+  /** It met others at each attempt, and Synapse would log an error and, for some purges, try again in a minute. */
+  readonly gaveUp: boolean;
 }
 
 export interface Purge {
