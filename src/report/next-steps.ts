@@ -44,6 +44,9 @@ export function nextSteps(
       ? [`${changes} went to ${name}.`]
       : [
           `${changes} are in ${name}. Apply them to your database with`,
+          ...(format === 'copy'
+            ? [`  synapse_compress_state apply ${shellQuoted(name)} -p DSN`, 'or']
+            : []),
           `  ${psqlCommand(name, isGuarded ? '' : ' -1 -v ON_ERROR_STOP=1')}`,
           isGuarded
             ? 'Synapse may run meanwhile: a state group that has changed since is skipped.'
