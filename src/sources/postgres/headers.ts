@@ -121,6 +121,7 @@ async function readBeside(
   inRange: readonly string[],
   read: Set<number>,
 ): Promise<void> {
+  const lost = lossOf(client);
   const { default: QueryStream } = await import('pg-query-stream');
   const rows = client.query(
     new QueryStream(statement, [`{${ids.join(',')}}`, ...inRange], {
@@ -129,8 +130,11 @@ async function readBeside(
       types: { getTypeParser: () => (text: string) => text },
     }),
   );
-  for await (const row of rows as AsyncIterable<HeaderRow>) {
-    const [id, ofRoom, predecessors] = row;
+  const iterator = (rows as AsyncIterable<HeaderRow>)[Symbol.asyncIterator]();
+  for (;;) {
+    const next = await Promise.race([iterator.next(), lost]);
+    if (next.done === true) return;
+    const [id, ofRoom, predecessors] = next.value;
     const group = idOf(id);
     // An irregular group can be an ancestor as well.
     if (read.has(group)) continue;
@@ -140,6 +144,16 @@ async function readBeside(
       for (const prev of predecessors.slice(1, -1).split(',')) builder.addEdge(group, idOf(prev));
     }
   }
+}
+
+/** Rejects when the connection ends: a cursor that it takes along waits for ever for an answer to its close. */
+function lossOf(client: pg.Client): Promise<never> {
+  const lost = new Promise<never>((_resolve, reject) => {
+    client.once('end', () => reject(new Error('Connection terminated unexpectedly')));
+  });
+  // The connection also ends when all is done.
+  lost.catch(() => {});
+  return lost;
 }
 
 /** Id, whether it is of the room, and predecessors, as Postgres writes them. */
