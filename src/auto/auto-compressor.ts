@@ -26,7 +26,6 @@ import {
   saveProgress,
 } from './bookkeeping.js';
 import type { Statement } from './bookkeeping.js';
-import type { ChangeSpool } from './change-spool.js';
 import { planChanges } from './room-changes.js';
 import type { RoomChanges } from './room-changes.js';
 import { readEstimates } from './room-estimates.js';
@@ -383,18 +382,19 @@ class AutoCompressor {
   /** Applies what was planned, if it gains, and saves how far the room is with the last of it. */
   async #apply(
     room: string,
-    { spool, lastGroup, rowsBefore, rowsAfter }: RoomChanges,
+    planned: RoomChanges,
     gains: boolean,
     save: readonly Statement[],
   ): Promise<void> {
     const { log } = this.#settings;
+    const { lastGroup, rowsBefore, rowsAfter } = planned;
     const counts = this.#counts;
     const before = { ...counts };
     const started = performance.now();
     const within: Within = async (client) => {
       for (const { text, values } of save) await client.query(text, [...values]);
     };
-    if (gains && spool!.changes > 0) await this.#rewrite(room, spool!, within);
+    if (gains && planned.groupsToWrite > 0) await this.#rewrite(room, planned, within);
     else await this.#transaction(within);
     counts.chunks++;
     if (!gains) counts.withoutGain++;
@@ -426,22 +426,26 @@ class AutoCompressor {
   }
 
   /** Rewrites groups in batches, or those of a chunk of levels at once; `within` goes with the last. */
-  async #rewrite(room: string, spool: ChangeSpool, within: Within): Promise<void> {
+  async #rewrite(
+    room: string,
+    { spool, groupsToWrite }: RoomChanges,
+    within: Within,
+  ): Promise<void> {
     const { strategy, log } = this.#settings;
     const counts = this.#counts;
     let batch: ChangedGroup[] = [];
     let bytes = 0;
-    let left = spool.changes;
-    for await (const change of spool.read()) {
-      batch.push(change);
-      bytes += change.change.rows.length;
-      this.#size.add(change);
+    let left = groupsToWrite;
+    for await (const { group } of spool!.read()) {
+      batch.push(group);
+      bytes += group.change.rows.length;
+      this.#size.add(group);
       left--;
       const isFull = strategy.name === 'levels' ? bytes >= MOST_BYTES : this.#size.isFull;
       if (!isFull && left > 0) continue;
       if (this.#stop.aborted) {
-        const applied = spool.changes - left - batch.length;
-        log('info', `${applied} of ${spool.changes} changes of room '${room}' are applied.`, {
+        const applied = groupsToWrite - left - batch.length;
+        log('info', `${applied} of ${groupsToWrite} changes of room '${room}' are applied.`, {
           room,
         });
       }

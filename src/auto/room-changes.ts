@@ -1,11 +1,9 @@
-import { Writable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
+import { ChangeSpool } from '../apply/change-spool.js';
+import { compressRoom } from '../compress.js';
 import type { Progress } from '../compress.js';
 import type { Planner } from '../planner/planner.js';
-import { RoomPlan } from '../planner/room-plan.js';
 import { IN_RANGE } from '../sources/group-table.js';
 import type { RoomSource } from '../sources/room-source.js';
-import { ChangeSpool } from './change-spool.js';
 
 /** The verified plan of a room or a part of it. */
 export interface RoomChanges {
@@ -16,7 +14,7 @@ export interface RoomChanges {
   readonly rowsBefore: number;
   readonly rowsAfter: number;
   readonly groupsToWrite: number;
-  /** Holds the changes until it is closed; undefined if only figures were asked for. */
+  /** Holds the changes until it is closed, unless they make the room larger; undefined if only figures were asked for. */
   readonly spool: ChangeSpool | undefined;
 }
 
@@ -30,30 +28,31 @@ export interface PlanSettings {
 /**
  * Plans a room to the end, and closes its source: nothing of the database is held when this returns.
  *
- * @throws DatabaseError, VerificationError, OutputError; and the signal's reason when it is aborted
+ * @throws as `compressRoom`
  */
 export async function planChanges(
   source: RoomSource,
   planner: Planner,
   { tmpdir, signal, onProgress }: PlanSettings,
 ): Promise<RoomChanges> {
-  const { ids, flags, length } = source.groups;
+  const { ids, flags } = source.groups;
   let spool: ChangeSpool | undefined;
   try {
     if (tmpdir !== undefined) spool = await ChangeSpool.create(tmpdir);
-    const plan = new RoomPlan(source, planner);
-    const { counts } = plan;
-    plan.on('planned', () =>
-      onProgress({ groups: counts.groups, totalGroups: length, rows: counts.rowsBefore }),
-    );
-    const end = spool ?? new Writable({ objectMode: true, write: (_planned, _, done) => done() });
-    await pipeline(source.rows(), plan, end, { signal });
+    const { rowsBefore, rowsAfter, groupsWritten } = await compressRoom({
+      source,
+      planner,
+      format: 'copy',
+      signal,
+      onProgress,
+      ...(spool && { output: spool }),
+    });
     return {
       lastGroup: ids[flags.findLastIndex((flag) => (flag & IN_RANGE) !== 0)],
       stateGroups: flags.reduce((sum, flag) => sum + (flag & IN_RANGE), 0),
-      rowsBefore: counts.rowsBefore,
-      rowsAfter: counts.rowsAfter,
-      groupsToWrite: counts.groupsWritten,
+      rowsBefore,
+      rowsAfter,
+      groupsToWrite: groupsWritten,
       spool,
     };
   } catch (error) {

@@ -1,8 +1,6 @@
-import { Writable } from 'node:stream';
-import { readChanges } from '../apply/change-file.js';
+import { ChangeSpool } from '../apply/change-spool.js';
 import type { Rewriter } from '../apply/rewriter.js';
 import type { OpenOutput } from '../sinks/output.js';
-import { TemporaryFile } from '../sources/sort/temporary-file.js';
 import { applyAndReport, openRewriter } from './apply-command.js';
 import type { ApplyOptions } from './apply-options.js';
 import type { Interruption } from './interruption.js';
@@ -12,10 +10,10 @@ import type { StatusLine } from './status-line.js';
 export class Commit {
   /** Takes the changes. */
   readonly output: OpenOutput;
-  readonly #spool: TemporaryFile;
+  readonly #spool: ChangeSpool;
   readonly #rewriter: Rewriter;
 
-  private constructor(spool: TemporaryFile, rewriter: Rewriter) {
+  private constructor(spool: ChangeSpool, rewriter: Rewriter) {
     this.#spool = spool;
     this.#rewriter = rewriter;
     this.output = {
@@ -23,14 +21,11 @@ export class Commit {
       isFile: false,
       sentBytes: 0,
       get bytes() {
-        return spool.length;
+        return spool.bytes;
       },
-      stream: new Writable({
-        write: (chunk: Buffer, _encoding, done) =>
-          void spool.append(chunk).then(() => done(), done),
-      }),
-      async keep() {},
-      async discard() {},
+      stream: spool.stream,
+      keep: () => spool.keep(),
+      discard: () => spool.discard(),
     };
   }
 
@@ -47,7 +42,7 @@ export class Commit {
   ): Promise<Commit> {
     const rewriter = await openRewriter(dsn, status, signal);
     try {
-      return new Commit(await TemporaryFile.create(tmpdir), rewriter);
+      return new Commit(await ChangeSpool.create(tmpdir), rewriter);
     } catch (error) {
       await rewriter.close();
       throw error;
@@ -62,12 +57,14 @@ export class Commit {
     interruption: Interruption,
   ): Promise<object> {
     status.say('Applying the changes...');
-    const changes = readChanges({
-      read: () => this.#spool.chunks(),
-      place: (index) => `Line ${index + 1} of the temporary file`,
-    });
     return applyAndReport(
-      { ...options, changes, rewriter: this.#rewriter, dryRun: false, totalGroups },
+      {
+        ...options,
+        changes: this.#spool.read(),
+        rewriter: this.#rewriter,
+        dryRun: false,
+        totalGroups,
+      },
       status,
       interruption,
     );

@@ -2,7 +2,6 @@ import { randomBytes } from 'node:crypto';
 import { rmSync } from 'node:fs';
 import { mkdir, readdir, rename, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
-import { Writable } from 'node:stream';
 import { copyLines, numberAt } from '../sources/files/copy-lines.js';
 import type { Input } from '../sources/files/input.js';
 import type { StateTable } from '../sources/files/state-table.js';
@@ -11,7 +10,7 @@ import { TemporaryFile } from '../sources/sort/temporary-file.js';
 import type { StoredTables } from '../sources/stored-tables.js';
 import { OutputError } from '../errors.js';
 import type { OpenOutput, SpoolSettings } from './output.js';
-import { codeOf, outputError, PIECE } from './output-writer.js';
+import { codeOf, outputError } from './output-writer.js';
 import { swapScript, type TableSwap } from './swap-script.js';
 import { TableDigest } from './table-digest.js';
 import { TableFile } from './table-file.js';
@@ -55,12 +54,7 @@ export async function openTablesOutput(
   }
   let bytes = 0;
   let done = false;
-  const stream = new Writable({
-    highWaterMark: PIECE,
-    write: (chunk: Buffer, _encoding, written) => {
-      spool.append(chunk).then(() => written(), written);
-    },
-  });
+  const stream = spool.writable();
   return {
     name: path,
     isFile: false,

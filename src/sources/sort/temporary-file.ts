@@ -2,7 +2,8 @@ import { randomBytes } from 'node:crypto';
 import { unlinkSync } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
-import { outputError } from '../../sinks/output-writer.js';
+import { Writable } from 'node:stream';
+import { outputError, PIECE } from '../../sinks/output-writer.js';
 
 const CHUNK = 256 * 1024;
 
@@ -51,6 +52,16 @@ export class TemporaryFile {
     } catch (error) {
       throw explained(this.#folder, error);
     }
+  }
+
+  /** A stream that appends what is written to it. */
+  writable(): Writable {
+    return new Writable({
+      highWaterMark: PIECE,
+      write: (chunk: Buffer, _encoding, done) => {
+        this.append(chunk).then(() => done(), done);
+      },
+    });
   }
 
   /** Fills `into` with the bytes at `position`, which must have been written. */
