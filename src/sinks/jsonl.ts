@@ -3,6 +3,7 @@ import { transform } from 'through2';
 import type { Transform } from 'node:stream';
 import type { PlannedGroup } from '../planner/planned-group.js';
 import { decodeField } from '../state/copy-text.js';
+import { ByteWriter } from './byte-writer.js';
 import { LEAST_PIECE, PIECE } from './output-writer.js';
 
 const LINE_FEED = 10;
@@ -67,25 +68,17 @@ function* writeLine(
 }
 
 /** JSON text as bytes. */
-class JsonWriter {
-  #bytes = Buffer.allocUnsafe(2 * LEAST_PIECE);
-  #length = 0;
-
-  get length(): number {
-    return this.#length;
-  }
-
-  write(json: string): void {
-    this.#reserve(json.length * 3);
-    this.#length += this.#bytes.write(json, this.#length);
+class JsonWriter extends ByteWriter {
+  constructor() {
+    super(2 * LEAST_PIECE);
   }
 
   /** Writes the row of COPY text, all UTF-8, that begins at `start`. Returns where the next one begins. */
   row(rows: Buffer, start: number): number {
     const end = rows.indexOf(LINE_FEED, start);
-    this.#reserve(WIDEST * (end - start) + 16);
-    const bytes = this.#bytes;
-    let at = this.#length;
+    this.reserve(WIDEST * (end - start) + 16);
+    const { bytes } = this;
+    let at = this.end;
     at += bytes.write('["', at);
     for (let i = start; i < end;) {
       const byte = rows[i++];
@@ -104,7 +97,7 @@ class JsonWriter {
       }
     }
     at += bytes.write('"]', at);
-    this.#length = at;
+    this.end = at;
     return end + 1;
   }
 
@@ -121,20 +114,5 @@ class JsonWriter {
       });
     this.write(JSON.stringify(fields));
     return end + 1;
-  }
-
-  /** What was written since the last call. */
-  take(): Buffer {
-    const taken = this.#bytes.subarray(0, this.#length);
-    this.#bytes = Buffer.allocUnsafe(2 * LEAST_PIECE);
-    this.#length = 0;
-    return taken;
-  }
-
-  #reserve(length: number): void {
-    if (this.#length + length <= this.#bytes.length) return;
-    const larger = Buffer.allocUnsafe(Math.max(this.#bytes.length * 2, this.#length + length));
-    this.#bytes.copy(larger, 0, 0, this.#length);
-    this.#bytes = larger;
   }
 }

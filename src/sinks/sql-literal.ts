@@ -1,3 +1,5 @@
+import { ByteWriter } from './byte-writer.js';
+
 const TAB = 9;
 const LINE_FEED = 10;
 const QUOTE = 39;
@@ -14,19 +16,9 @@ const WIDEST = 4;
  * same whatever `standard_conforming_strings` says: plain quotes, or the `E''` form where the text has
  * an escape (https://www.postgresql.org/docs/current/sql-syntax-lexical.html).
  */
-export class SqlWriter {
-  #bytes = Buffer.allocUnsafe(SIZE);
-  #view = viewOf(this.#bytes);
-  #length = 0;
-
-  get length(): number {
-    return this.#length;
-  }
-
-  write(sql: string): this {
-    this.#reserve(sql.length * 3);
-    this.#length += this.#bytes.write(sql, this.#length);
-    return this;
+export class SqlWriter extends ByteWriter {
+  constructor() {
+    super(SIZE);
   }
 
   /**
@@ -35,17 +27,17 @@ export class SqlWriter {
    */
   row(copyText: Buffer, start: number): number {
     const end = copyText.indexOf(LINE_FEED, start);
-    this.#reserve(WIDEST * (end - start) + 16);
+    this.reserve(WIDEST * (end - start) + 16);
     const from = new DataView(copyText.buffer, copyText.byteOffset, copyText.length);
-    let at = this.#length;
+    let at = this.end;
     let field = at;
-    this.#bytes[at++] = QUOTE;
+    this.bytes[at++] = QUOTE;
     for (let i = start; i < end;) {
       // Four bytes at a time, unless one of them is special.
       if (i + 4 <= end) {
         const word = from.getInt32(i);
         if (isPlain(word)) {
-          this.#view.setInt32(at, word);
+          this.view.setInt32(at, word);
           at += 4;
           i += 4;
           continue;
@@ -53,46 +45,29 @@ export class SqlWriter {
       }
       const byte = copyText[i++];
       if (byte === TAB) {
-        at += this.#bytes.write("', ", at);
+        at += this.bytes.write("', ", at);
         field = at;
-        this.#bytes[at++] = QUOTE;
+        this.bytes[at++] = QUOTE;
       } else if (byte === QUOTE) {
-        at += this.#bytes.write("''", at);
+        at += this.bytes.write("''", at);
       } else if (byte === BACKSLASH) {
-        if (this.#bytes[field] === QUOTE) {
-          this.#bytes.copyWithin(field + 1, field, at++);
-          this.#bytes[field] = LETTER_E;
+        if (this.bytes[field] === QUOTE) {
+          this.bytes.copyWithin(field + 1, field, at++);
+          this.bytes[field] = LETTER_E;
         }
         // COPY has an escape for the vertical tab, a literal has not.
         const letter = copyText[i++];
-        at += this.#bytes.write(
+        at += this.bytes.write(
           letter === LETTER_V ? '\\013' : `\\${String.fromCharCode(letter)}`,
           at,
         );
       } else {
-        this.#bytes[at++] = byte;
+        this.bytes[at++] = byte;
       }
     }
-    this.#bytes[at++] = QUOTE;
-    this.#length = at;
+    this.bytes[at++] = QUOTE;
+    this.end = at;
     return end + 1;
-  }
-
-  /** What was written since the last call. */
-  take(): Buffer {
-    const taken = this.#bytes.subarray(0, this.#length);
-    this.#bytes = Buffer.allocUnsafe(SIZE);
-    this.#view = viewOf(this.#bytes);
-    this.#length = 0;
-    return taken;
-  }
-
-  #reserve(length: number): void {
-    if (this.#length + length <= this.#bytes.length) return;
-    const larger = Buffer.allocUnsafe(Math.max(this.#bytes.length * 2, this.#length + length));
-    this.#bytes.copy(larger, 0, 0, this.#length);
-    this.#bytes = larger;
-    this.#view = viewOf(larger);
   }
 }
 
@@ -105,10 +80,6 @@ function isPlain(word: number): boolean {
     ((quote - 0x01010101) & ~quote) |
     ((backslash - 0x01010101) & ~backslash);
   return (special & 0x80808080) === 0;
-}
-
-function viewOf(bytes: Buffer): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
 }
 
 /** A string as a literal, which means the same whatever `standard_conforming_strings` says. */

@@ -1,4 +1,5 @@
 import { grown } from '../state/grown.js';
+import { EdgeList } from './edge-list.js';
 import { GroupEdges } from './group-edges.js';
 import { IdList, indexOfId } from './id-list.js';
 
@@ -25,9 +26,7 @@ export class AllGroupsBuilder {
   #rooms = new Int32Array(1024);
   #groups = 0;
   #isAscending = true;
-  #edgeGroups = new Float64Array(1024);
-  #edgePrevs = new Float64Array(1024);
-  #edges = 0;
+  readonly #edges = new EdgeList();
 
   /** `room` is a number of the caller's for the group's room. */
   addGroup(id: number, room: number): void {
@@ -40,11 +39,7 @@ export class AllGroupsBuilder {
   }
 
   addEdge(group: number, prev: number): void {
-    const at = this.#edges++;
-    this.#edgeGroups = grown(this.#edgeGroups, this.#edges);
-    this.#edgePrevs = grown(this.#edgePrevs, this.#edges);
-    this.#edgeGroups[at] = group;
-    this.#edgePrevs[at] = prev;
+    this.#edges.add(group, prev);
   }
 
   /** Puts all together: 16 bytes a group, while what was collected is still there. */
@@ -57,8 +52,9 @@ export class AllGroupsBuilder {
       repeated = grown(repeated, repeatedLength + 1);
       repeated[repeatedLength++] = group;
     });
-    for (let i = 0; i < this.#edges; i++) {
-      edges.add(indexOfId(ids, this.#edgeGroups[i]), indexOfId(ids, this.#edgePrevs[i]));
+    const { groups, prevs, length } = this.#edges;
+    for (let i = 0; i < length; i++) {
+      edges.add(indexOfId(ids, groups[i]), indexOfId(ids, prevs[i]));
     }
     edges.settle();
     repeated = repeated.subarray(0, repeatedLength).sort();
@@ -81,8 +77,9 @@ export class AllGroupsBuilder {
   /** The groups and those that only edges name, in ascending id. */
   #withMissing([ids, rooms]: [ids: Float64Array, rooms: Int32Array]): [Float64Array, Int32Array] {
     const named = new IdList();
-    for (const ends of [this.#edgeGroups, this.#edgePrevs]) {
-      for (let i = 0; i < this.#edges; i++) {
+    const { groups, prevs, length } = this.#edges;
+    for (const ends of [groups, prevs]) {
+      for (let i = 0; i < length; i++) {
         if (indexOfId(ids, ends[i]) < 0) named.add(ends[i]);
       }
     }

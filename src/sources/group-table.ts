@@ -1,4 +1,4 @@
-import { grown } from '../state/grown.js';
+import { EdgeList } from './edge-list.js';
 import { GroupEdges } from './group-edges.js';
 import { IdFinder, IdList, indexOfId } from './id-list.js';
 
@@ -107,9 +107,7 @@ export class GroupTableBuilder {
     'missing-group': new IdList(),
   };
   readonly #bases = new IdList();
-  #edgeGroups = new Float64Array(1024);
-  #edgePrevs = new Float64Array(1024);
-  #edges = 0;
+  readonly #edges = new EdgeList();
   /** Of the edges before `#looked`, these predecessors were missing when last asked. */
   #missing: Float64Array = new Float64Array(0);
   #looked = 0;
@@ -137,11 +135,7 @@ export class GroupTableBuilder {
 
   /** Adds an edge whose `group` was or will be added. */
   addEdge(group: number, prev: number): void {
-    const at = this.#edges++;
-    this.#edgeGroups = grown(this.#edgeGroups, this.#edges);
-    this.#edgePrevs = grown(this.#edgePrevs, this.#edges);
-    this.#edgeGroups[at] = group;
-    this.#edgePrevs[at] = prev;
+    this.#edges.add(group, prev);
   }
 
   /** Ids that edges name as predecessors and that were not added yet, ascending. */
@@ -152,8 +146,9 @@ export class GroupTableBuilder {
       if (!known.some((finder) => finder.has(id))) missing.add(id);
     };
     this.#missing.forEach(look);
-    this.#edgePrevs.subarray(this.#looked, this.#edges).forEach(look);
-    this.#looked = this.#edges;
+    const { prevs, length } = this.#edges;
+    prevs.subarray(this.#looked, length).forEach(look);
+    this.#looked = length;
     this.#missing = missing.sorted();
     return this.#missing;
   }
@@ -213,13 +208,14 @@ export class GroupTableBuilder {
 
   #indexedEdges(ids: Float64Array, marks: Uint16Array): GroupEdges {
     const edges = new GroupEdges(ids.length, (group) => (marks[group] |= REPEATED));
-    const groups = new IdFinder(ids);
-    const prevs = new IdFinder(ids);
-    for (let i = 0; i < this.#edges; i++) {
-      const group = groups.indexOf(this.#edgeGroups[i]);
-      const prev = prevs.indexOf(this.#edgePrevs[i]);
+    const groupFinder = new IdFinder(ids);
+    const prevFinder = new IdFinder(ids);
+    const { groups, prevs, length } = this.#edges;
+    for (let i = 0; i < length; i++) {
+      const group = groupFinder.indexOf(groups[i]);
+      const prev = prevFinder.indexOf(prevs[i]);
       if (group < 0 || prev < 0) {
-        const missing = group < 0 ? this.#edgeGroups[i] : this.#edgePrevs[i];
+        const missing = group < 0 ? groups[i] : prevs[i];
         throw new Error(`State group ${missing} is named by an edge but was not added.`);
       }
       edges.add(group, prev);

@@ -1,4 +1,4 @@
-import { grown } from '../../state/grown.js';
+import { EdgeList } from '../edge-list.js';
 import { IdFinder } from '../id-list.js';
 import { copyLines, noStateGroup, numberAt } from './copy-lines.js';
 import type { Input } from './input.js';
@@ -60,23 +60,18 @@ async function follow(
   const isHeld = (group: number): boolean =>
     (group <= top && group > top - WINDOW) || wanted.has(group);
 
-  let groups = new Float64Array(1024);
-  let prevs = new Float64Array(1024);
-  let count = 0;
+  const held = new EdgeList();
   await readEdges(edges, (group, prev) => {
-    if (!isHeld(group)) return;
-    groups = grown(groups, count + 1);
-    prevs = grown(prevs, count + 1);
-    groups[count] = group;
-    prevs[count++] = prev;
+    if (isHeld(group)) held.add(group, prev);
   });
+  const { groups, prevs, length } = held;
 
   const reached = new Set(wanted);
   const later = new Set<number>();
   for (let isComplete = false; !isComplete;) {
     isComplete = true;
     // Backwards, because a predecessor's edge mostly stands before its successor's.
-    for (let i = count - 1; i >= 0; i--) {
+    for (let i = length - 1; i >= 0; i--) {
       const prev = prevs[i];
       if (!reached.has(groups[i])) continue;
       if (isNew(groups[i], prev)) {
