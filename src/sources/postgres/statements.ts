@@ -122,36 +122,32 @@ const HEADER = `id, (SELECT room_id = $2 FROM state_groups AS g WHERE g.id = fou
     ARRAY(SELECT prev_state_group FROM state_group_edges AS e WHERE e.state_group = found.id)`;
 
 /**
- * The headers of groups ($1) and all their ancestors but those that are in range (room $2, above $3, up
- * to $4), each once.
+ * The headers of groups ($1), and of what is found from them along the edges, but in range (room $2, above
+ * $3, up to $4), each once.
  *
  * UNION drops what was found before, so a cycle ends.
  */
-export const ANCESTORS = `
+const walk = (from: EdgeEnd, to: EdgeEnd): string => `
   WITH RECURSIVE found (id) AS (
     SELECT unnest($1::bigint[])
     UNION
     SELECT next.id FROM found
-      JOIN state_group_edges AS e ON e.state_group = found.id
-      CROSS JOIN LATERAL (SELECT e.prev_state_group) AS next (id)
+      JOIN state_group_edges AS e ON e.${from} = found.id
+      CROSS JOIN LATERAL (SELECT e.${to}) AS next (id)
     WHERE NOT ${IS_IN_RANGE}
   )
   SELECT ${HEADER} FROM found`;
 
+type EdgeEnd = (typeof INDEXED_COLUMNS)['state_group_edges'][number];
+
+/** The headers of groups and all their ancestors but those that are in range. */
+export const ANCESTORS = walk('state_group', 'prev_state_group');
+
 /**
- * The headers of those among groups ($1) and their descendants out of range that are irregular: with
+ * The headers of those among groups and their descendants out of range that are irregular: with
  * several predecessors, or with one that is not older.
  */
-export const IRREGULAR_DESCENDANTS = `
-  WITH RECURSIVE found (id) AS (
-    SELECT unnest($1::bigint[])
-    UNION
-    SELECT next.id FROM found
-      JOIN state_group_edges AS e ON e.prev_state_group = found.id
-      CROSS JOIN LATERAL (SELECT e.state_group) AS next (id)
-    WHERE NOT ${IS_IN_RANGE}
-  )
-  SELECT ${HEADER} FROM found
+export const IRREGULAR_DESCENDANTS = `${walk('prev_state_group', 'state_group')}
   WHERE EXISTS (
     SELECT FROM state_group_edges AS a, state_group_edges AS b
     WHERE a.state_group = found.id AND b.state_group = found.id
