@@ -62,17 +62,17 @@ export function parseApplyCommand(
       `apply takes one file of changes, or - for standard input, and is given ${given.positionals.length}.`,
     );
   }
-  const dsn = given.text('postgres-url');
-  if (dsn === undefined && env.PGHOST === undefined && env.PGDATABASE === undefined) {
-    throw new UsageError('Where are the changes to be applied? Give the database with -p.');
-  }
+  const dsn = given.database(
+    env,
+    'Where are the changes to be applied? Give the database with -p.',
+  );
   const dryRun = given.has('dry-run');
   if (dryRun && given.has('vacuum')) {
     throw new UsageError('--dry-run changes nothing, and --vacuum does.');
   }
   return {
     changes,
-    dsn: dsn ?? '',
+    dsn,
     dryRun,
     ...applyOptionsOf(given),
     statsFile: given.text('stats-file'),

@@ -72,6 +72,25 @@ export class Arguments {
     return this.#parsed['_'] as string[];
   }
 
+  /** @throws UsageError, which ends with `advice`, if anything stands there without an option */
+  refusePositionals(advice = ''): void {
+    const [stray] = this.positionals;
+    if (stray !== undefined) throw new UsageError(`'${stray}' belongs to no option.${advice}`);
+  }
+
+  /**
+   * The database that `-p` names; empty where the `PG*` variables say it all.
+   *
+   * @throws UsageError with the question, if neither does
+   */
+  database(env: NodeJS.ProcessEnv, question: string): string {
+    const dsn = this.text('postgres-url');
+    if (dsn === undefined && env.PGHOST === undefined && env.PGDATABASE === undefined) {
+      throw new UsageError(question);
+    }
+    return dsn ?? '';
+  }
+
   has(name: string): boolean {
     return this.#parsed[name] === true;
   }

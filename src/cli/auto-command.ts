@@ -135,12 +135,8 @@ export function parseAutoCommand(
       ),
   );
   if (!(given instanceof Arguments)) return given;
-  const [stray] = given.positionals;
-  if (stray !== undefined) throw new UsageError(`'${stray}' belongs to no option.`);
-  const dsn = given.text('postgres-url');
-  if (dsn === undefined && env.PGHOST === undefined && env.PGDATABASE === undefined) {
-    throw new UsageError('Which database? Give it with -p.');
-  }
+  given.refusePositionals();
+  const dsn = given.database(env, 'Which database? Give it with -p.');
   const strategy = chosenStrategy(given);
   const order = given.text('order') ?? (strategy.name === 'levels' ? 'id' : 'gain');
   if (order !== 'gain' && order !== 'id') {
@@ -151,7 +147,7 @@ export function parseAutoCommand(
     throw new UsageError(`--log-format takes text or json, not '${logFormat}'.`);
   }
   return {
-    dsn: dsn ?? '',
+    dsn,
     strategy,
     order,
     chunkSize: given.integer('chunk-size', 1) ?? CHUNK_SIZE,

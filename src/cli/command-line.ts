@@ -85,10 +85,7 @@ export function parseCommandLine(
 }
 
 function checked(given: Arguments, env: NodeJS.ProcessEnv): CompressCommand {
-  const [stray] = given.positionals;
-  if (stray !== undefined) {
-    throw new UsageError(`'${stray}' belongs to no option. Each input needs an -i of its own.`);
-  }
+  given.refusePositionals(' Each input needs an -i of its own.');
   const output = standardName(given.text('output-file'));
   const statsFile = standardName(given.text('stats-file'));
   const tmpdir = given.text('tmpdir');
@@ -267,12 +264,9 @@ function chosenSource(given: Arguments, env: NodeJS.ProcessEnv): CompressCommand
     }
     return { kind: 'files', inputs, ...(paths.length > inputs.length && { tables }) };
   }
-  if (dsn === undefined && env.PGHOST === undefined && env.PGDATABASE === undefined) {
-    throw new UsageError(
-      'Where is the room? Give a database with -p, or files that were exported with COPY with -i.',
-    );
-  }
-  return { kind: 'postgres', dsn: dsn ?? '' };
+  const question =
+    'Where is the room? Give a database with -p, or files that were exported with COPY with -i.';
+  return { kind: 'postgres', dsn: given.database(env, question) };
 }
 
 function chosenTables(given: readonly string[]): Partial<Record<StateTable, string>> {

@@ -1,6 +1,6 @@
 import type { Estimates, RoomEstimate } from '../auto/room-estimates.js';
 import { compressRoom } from '../compress.js';
-import { RoomNotFoundError, UsageError } from '../errors.js';
+import { RoomNotFoundError } from '../errors.js';
 import { readableSize } from '../report/size.js';
 import { Arguments, readArguments } from './arguments.js';
 import type { Answer } from './arguments.js';
@@ -52,14 +52,10 @@ export function parseRoomsCommand(
       ),
   );
   if (!(given instanceof Arguments)) return given;
-  const [stray] = given.positionals;
-  if (stray !== undefined) throw new UsageError(`'${stray}' belongs to no option.`);
-  const dsn = given.text('postgres-url');
-  if (dsn === undefined && env.PGHOST === undefined && env.PGDATABASE === undefined) {
-    throw new UsageError('Which database? Give it with -p.');
-  }
+  given.refusePositionals();
+  const dsn = given.database(env, 'Which database? Give it with -p.');
   return {
-    dsn: dsn ?? '',
+    dsn,
     rooms: given.texts('room'),
     exact: given.has('exact'),
     json: given.has('json'),
