@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
-import type { TestContext } from 'node:test';
 import fc from 'fast-check';
 import { Rewriter } from '../src/apply/rewriter.js';
 import type { Outcome } from '../src/apply/rewriter.js';
@@ -10,14 +9,16 @@ import { DatabaseError } from '../src/errors.js';
 import type { ChangedGroup } from '../src/planner/planned-group.js';
 import {
   NOT_IN_ROOM,
+  openRewriter,
   planChange,
   planRoom,
+  privilegesToApply,
   ROOM,
   ROOM_GROUPS,
   SINCE,
   store,
+  storedRoom,
 } from './support/guarded-change.js';
-import { testPostgres } from './support/postgres.js';
 import type { TestDatabase } from './support/postgres.js';
 import {
   ALL,
@@ -29,19 +30,6 @@ import {
   Session,
 } from './support/purges.js';
 import { expectSameStates, readAllStates } from './support/states.js';
-
-async function database(t: TestContext): Promise<TestDatabase> {
-  const db = await (await testPostgres()).createDatabase({ schema: 'synapse' });
-  t.after(() => db.drop());
-  await store(db, ROOM_GROUPS);
-  return db;
-}
-
-async function open(t: TestContext, db: TestDatabase): Promise<Rewriter> {
-  const rewriter = await Rewriter.open({ dsn: db.url, env: {} });
-  t.after(() => rewriter.close());
-  return rewriter;
-}
 
 async function storedOf(db: TestDatabase, group: number): Promise<string> {
   return text(
@@ -58,12 +46,12 @@ const reasonsOf = ({ skipped }: Outcome) =>
 
 for (const { what, sql, skipped, reason } of SINCE) {
   test(`a group is left as it is, and the rest of its batch is not, when ${what}`, async (t) => {
-    const db = await database(t);
+    const db = await storedRoom(t);
     const changes = await planRoom(db);
     await db.query(sql);
     const states = await readAllStates(db);
     const stored = await storedOf(db, skipped);
-    const rewriter = await open(t, db);
+    const rewriter = await openRewriter(t, db);
 
     const expected = await rewriter.inspect({ room: ROOM, changes });
     assert.equal(await storedOf(db, 3), 'edge\t2\nname\t$n\n', 'inspect is to change nothing');
@@ -77,11 +65,11 @@ for (const { what, sql, skipped, reason } of SINCE) {
 }
 
 test('a predecessor that is not older is never taken', async (t) => {
-  const db = await database(t);
+  const db = await storedRoom(t);
   await store(db, [{ id: 7, rows: ['create/$c'] }]);
   const states = await readAllStates(db);
   const changes = [await planChange(db, 5, 5), await planChange(db, 6, 7)];
-  const outcome = await (await open(t, db)).rewrite({ room: ROOM, changes });
+  const outcome = await (await openRewriter(t, db)).rewrite({ room: ROOM, changes });
   assert.deepEqual(reasonsOf(outcome), [
     [5, 'its new predecessor is not older'],
     [6, 'its new predecessor is not older'],
@@ -90,9 +78,11 @@ test('a predecessor that is not older is never taken', async (t) => {
 });
 
 test('groups of another room than the batch is of are left as they are', async (t) => {
-  const db = await database(t);
+  const db = await storedRoom(t);
   const changes = await planRoom(db);
-  const outcome = await (await open(t, db)).rewrite({ room: '!other:example.org', changes });
+  const outcome = await (
+    await openRewriter(t, db)
+  ).rewrite({ room: '!other:example.org', changes });
   assert.deepEqual(
     reasonsOf(outcome),
     changes.map(({ stateGroup }) => [stateGroup, NOT_IN_ROOM]),
@@ -109,7 +99,7 @@ const DAMAGES: Readonly<Record<string, (rows: string) => string>> = {
 
 for (const [what, damage] of Object.entries(DAMAGES)) {
   test(`a group is left as it is when of its new rows ${what}`, async (t) => {
-    const db = await database(t);
+    const db = await storedRoom(t);
     const states = await readAllStates(db);
     const changes = (await planRoom(db)).map((group): ChangedGroup =>
       group.stateGroup === 4
@@ -119,7 +109,7 @@ for (const [what, damage] of Object.entries(DAMAGES)) {
           }
         : group,
     );
-    const outcome = await (await open(t, db)).rewrite({ room: ROOM, changes });
+    const outcome = await (await openRewriter(t, db)).rewrite({ room: ROOM, changes });
     assert.deepEqual(reasonsOf(outcome), [[4, 'its new rows did not arrive as they were planned']]);
     assert.equal(outcome.rewritten, 3);
     expectSameStates(await readAllStates(db), states);
@@ -127,10 +117,10 @@ for (const [what, damage] of Object.entries(DAMAGES)) {
 }
 
 test('any part of the changes, in any order and batches, leaves every state as it was', async (t) => {
-  const db = await database(t);
+  const db = await storedRoom(t);
   const states = await readAllStates(db);
   const changes = await planRoom(db);
-  const rewriter = await open(t, db);
+  const rewriter = await openRewriter(t, db);
   const batches = fc
     .shuffledSubarray(changes, { minLength: 1 })
     .chain((some) => fc.tuple(fc.constant(some), fc.integer({ min: 1, max: some.length })));
@@ -159,7 +149,7 @@ for (const { what, change, purge, purged } of MEETINGS) {
     const states = await readAllStates(db);
     const synapse = await Session.open(t, db);
     const changes = [await planChange(db, ...change)];
-    const rewriter = await open(t, db);
+    const rewriter = await openRewriter(t, db);
 
     let purging: Promise<number> | undefined;
     const outcome = await rewriter.rewrite({ room: ROOM, changes }, async () => {
@@ -176,7 +166,7 @@ for (const { what, change, purge, purged } of MEETINGS) {
     const states = await readAllStates(db);
     const synapse = await Session.open(t, db);
     const changes = [await planChange(db, ...change)];
-    const rewriter = await open(t, db);
+    const rewriter = await openRewriter(t, db);
 
     let rewriting: Promise<Outcome> | undefined;
     const attempts = await run(purge, synapse, async () => {
@@ -209,7 +199,7 @@ test('a deadlock with a purge of the room leaves nothing behind, whoever gives w
   const db = await roomDatabase(t);
   const states = await readAllStates(db);
   const changes = [await planChange(db, 30, 20)];
-  const rewriter = await open(t, db);
+  const rewriter = await openRewriter(t, db);
   let rewriting: Promise<Outcome> | undefined;
   await run(purgeRoomSlowly, await Session.open(t, db), async () => {
     rewriting = rewriter.rewrite({ room: ROOM, changes });
@@ -224,7 +214,7 @@ test('of a batch, only the groups are skipped that another keeps locked', async 
   const states = await readAllStates(db);
   const other = await Session.open(t, db);
   const changes = [await planChange(db, 30, 20), await planChange(db, 50, 10)];
-  const rewriter = await open(t, db);
+  const rewriter = await openRewriter(t, db);
 
   await other.query('BEGIN');
   await other.query('SELECT FROM state_groups WHERE id = 20 FOR UPDATE');
@@ -236,23 +226,13 @@ test('of a batch, only the groups are skipped that another keeps locked', async 
 });
 
 test('a role needs these privileges, each of them, and no others', async (t) => {
-  const db = await database(t);
+  const db = await storedRoom(t);
   const changes = await planRoom(db);
   await db.query(
     'INSERT INTO state_groups_pending_deletion (state_group, insertion_ts) VALUES (99, 1)',
   );
   const role = `role_${randomUUID().replaceAll('-', '')}`;
-  const privileges = [
-    `TEMPORARY ON DATABASE ${db.name}`,
-    'USAGE ON SCHEMA public',
-    'SELECT ON state_groups',
-    'UPDATE (room_id) ON state_groups',
-    ...['SELECT', 'INSERT', 'DELETE'].flatMap((privilege) => [
-      `${privilege} ON state_group_edges`,
-      `${privilege} ON state_groups_state`,
-    ]),
-    'SELECT ON state_groups_pending_deletion',
-  ];
+  const privileges = privilegesToApply(db);
   await db.query(`
     CREATE ROLE ${role} LOGIN PASSWORD 'secret';
     REVOKE ALL ON DATABASE ${db.name} FROM PUBLIC;

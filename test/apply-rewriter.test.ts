@@ -4,30 +4,16 @@ import { connect, createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
-import type { TestContext } from 'node:test';
 import type pg from 'pg';
 import { Rewriter } from '../src/apply/rewriter.js';
 import { BusyError, DatabaseError } from '../src/errors.js';
-import { planRoom, ROOM, ROOM_GROUPS, store } from './support/guarded-change.js';
+import { openRewriter, planRoom, ROOM, storedRoom } from './support/guarded-change.js';
 import { testPostgres } from './support/postgres.js';
-import type { Schema, TestDatabase } from './support/postgres.js';
+import type { TestDatabase } from './support/postgres.js';
 import { expectSameStates, readAllStates } from './support/states.js';
 
 const OLD_EDGES = '2\t1\n3\t2\n4\t3\n6\t5\n';
 const NEW_EDGES = '2\t1\n3\t1\n4\t2\n5\t3\n';
-
-async function database(t: TestContext, schema: Schema = 'synapse'): Promise<TestDatabase> {
-  const db = await (await testPostgres()).createDatabase({ schema });
-  t.after(() => db.drop());
-  await store(db, ROOM_GROUPS);
-  return db;
-}
-
-async function open(t: TestContext, db: TestDatabase): Promise<Rewriter> {
-  const rewriter = await Rewriter.open({ dsn: db.url, env: {} });
-  t.after(() => rewriter.close());
-  return rewriter;
-}
 
 async function edges(db: TestDatabase): Promise<string> {
   return text(db.copyOut('SELECT * FROM state_group_edges ORDER BY 1, 2'));
@@ -35,10 +21,10 @@ async function edges(db: TestDatabase): Promise<string> {
 
 for (const schema of ['synapse', 'synapse-before-1.124'] as const) {
   test(`a batch is rewritten once, and a second time nothing (${schema})`, async (t) => {
-    const db = await database(t, schema);
+    const db = await storedRoom(t, { schema });
     const states = await readAllStates(db);
     const changes = await planRoom(db);
-    const rewriter = await open(t, db);
+    const rewriter = await openRewriter(t, db);
 
     const first = await rewriter.rewrite({ room: ROOM, changes });
     assert.deepEqual(
@@ -64,10 +50,10 @@ for (const schema of ['synapse', 'synapse-before-1.124'] as const) {
 }
 
 test('what a caller adds is committed with the batch, and undone with it', async (t) => {
-  const db = await database(t);
+  const db = await storedRoom(t);
   await db.query('CREATE TABLE bookkeeping (room text)');
   const changes = await planRoom(db);
-  const rewriter = await open(t, db);
+  const rewriter = await openRewriter(t, db);
 
   const failure = new Error('no');
   const failing = rewriter.rewrite({ room: ROOM, changes }, async (client) => {
@@ -91,8 +77,8 @@ test('what a caller adds is committed with the batch, and undone with it', async
 });
 
 test('a second writer is turned away, and told who is there', async (t) => {
-  const db = await database(t);
-  const first = await open(t, db);
+  const db = await storedRoom(t);
+  const first = await openRewriter(t, db);
   const second = Rewriter.open({ dsn: db.url, env: {} });
   await assert.rejects(second, (error: Error) => {
     assert.ok(error instanceof BusyError);
@@ -103,12 +89,12 @@ test('a second writer is turned away, and told who is there', async (t) => {
     return true;
   });
   await first.close();
-  await open(t, db);
+  await openRewriter(t, db);
 });
 
 for (const moment of ['between batches', 'within a batch'] as const) {
   test(`a connection that is lost ${moment} is made again, and the batch is done`, async (t) => {
-    const db = await database(t);
+    const db = await storedRoom(t);
     const states = await readAllStates(db);
     const changes = await planRoom(db);
     const troubles: string[] = [];
@@ -145,7 +131,7 @@ test('a database without the tables is refused', async (t) => {
 });
 
 test('a pooler that may change sessions is refused', async (t) => {
-  const db = await database(t);
+  const db = await storedRoom(t);
   const url = new URL(db.url);
   // It gives a key for cancelling of its own, as all poolers do: process and secret, four bytes each.
   const pooler = createServer((client) => {

@@ -13,10 +13,11 @@ import {
   NOT_IN_ROOM,
   planChange,
   planRoom,
-  ROOM,
+  privilegesToApply,
   ROOM_GROUPS,
   SINCE,
   store,
+  storeManyGroups,
 } from './support/guarded-change.js';
 import { testPostgres } from './support/postgres.js';
 import type { Schema, TestDatabase } from './support/postgres.js';
@@ -189,17 +190,7 @@ test('a role needs these privileges, each of them, and no others', async (t) => 
   await store(db, ROOM_GROUPS);
   const sql = await guardedSql(await planRoom(db));
   const role = `role_${randomUUID().replaceAll('-', '')}`;
-  const privileges = [
-    `TEMPORARY ON DATABASE ${db.name}`,
-    'USAGE ON SCHEMA public',
-    'SELECT ON state_groups',
-    'UPDATE (room_id) ON state_groups',
-    ...['SELECT', 'INSERT', 'DELETE'].flatMap((privilege) => [
-      `${privilege} ON state_group_edges`,
-      `${privilege} ON state_groups_state`,
-    ]),
-    'SELECT ON state_groups_pending_deletion',
-  ];
+  const privileges = privilegesToApply(db);
   await db.query(`
     CREATE ROLE ${role};
     REVOKE ALL ON DATABASE ${db.name} FROM PUBLIC;
@@ -223,26 +214,7 @@ test('a role needs these privileges, each of them, and no others', async (t) => 
 
 test('no more is read than the groups have, also where nothing is known of the tables', async (t) => {
   const db = await database(t);
-  await db.query(`
-    INSERT INTO state_groups SELECT i, '${ROOM}', '$e' FROM generate_series(1, 20000) AS i;
-    INSERT INTO state_group_edges SELECT i, i - 1 FROM generate_series(2, 20000) AS i;
-    INSERT INTO state_groups_state
-      SELECT i, '${ROOM}', 'topic', '', '$t' || i FROM generate_series(1, 20000) AS i;
-    INSERT INTO state_groups_pending_deletion (state_group, insertion_ts)
-      SELECT i, 1 FROM generate_series(10001, 20000) AS i`);
-  // Not from the tables, since what this session reads may be counted later.
-  const { rows: groups } = await db.query<{ id: number; hash: string }>(
-    `SELECT id, hashtextextended('$t' || id, hashtextextended('', hashtextextended('topic', 0))) AS hash
-     FROM generate_series(11, 30) AS id`,
-  );
-  const changes = groups.map(({ id, hash }) => ({
-    stateGroup: id,
-    oldPredecessor: id - 1,
-    newPredecessor: id === 20 ? undefined : id - 5,
-    oldRows: 1,
-    newRows: 1,
-    change: { oldRowsHash: BigInt(hash), newRowsHash: 0n, rows: Buffer.from(`topic\t\t$t${id}\n`) },
-  }));
+  const changes = await storeManyGroups(db);
   const sql = await guardedSql(changes);
   const before = await tuplesRead(db);
   const client = await connect(t, db);

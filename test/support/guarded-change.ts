@@ -1,9 +1,12 @@
 import { Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
+import type { TestContext } from 'node:test';
 import type pg from 'pg';
+import { Rewriter } from '../../src/apply/rewriter.js';
 import type { ChangedGroup, PlannedGroup } from '../../src/planner/planned-group.js';
 import { sqlSink } from '../../src/sinks/sql.js';
-import type { TestDatabase } from './postgres.js';
+import { testPostgres } from './postgres.js';
+import type { Schema, TestDatabase } from './postgres.js';
 
 export const ROOM = '!room:example.org';
 
@@ -46,6 +49,26 @@ export async function store(db: TestDatabase, groups: readonly StoredGroup[]): P
   }
 }
 
+/** A database that holds a room of these groups. */
+export async function storedRoom(
+  t: TestContext,
+  {
+    groups = ROOM_GROUPS,
+    schema = 'synapse',
+  }: { groups?: readonly StoredGroup[]; schema?: Schema } = {},
+): Promise<TestDatabase> {
+  const db = await (await testPostgres()).createDatabase({ schema });
+  t.after(() => db.drop());
+  await store(db, groups);
+  return db;
+}
+
+export async function openRewriter(t: TestContext, db: TestDatabase): Promise<Rewriter> {
+  const rewriter = await Rewriter.open({ dsn: db.url, env: {} });
+  t.after(() => rewriter.close());
+  return rewriter;
+}
+
 /** Plans a group anew, on a group that has none but its keys or in full, from what is stored now. */
 export async function planChange(
   db: TestDatabase,
@@ -81,6 +104,49 @@ export async function planRoom(db: TestDatabase): Promise<ChangedGroup[]> {
     changes.push(await planChange(db, group, newPredecessor));
   }
   return changes;
+}
+
+/** Stores 20,000 groups of a row each, half of them marked for deletion, and plans 20 of the others anew. */
+export async function storeManyGroups(db: TestDatabase): Promise<ChangedGroup[]> {
+  await db.query(`
+    INSERT INTO state_groups SELECT i, '${ROOM}', '$e' FROM generate_series(1, 20000) AS i;
+    INSERT INTO state_group_edges SELECT i, i - 1 FROM generate_series(2, 20000) AS i;
+    INSERT INTO state_groups_state
+      SELECT i, '${ROOM}', 'topic', '', '$t' || i FROM generate_series(1, 20000) AS i;
+    INSERT INTO state_groups_pending_deletion (state_group, insertion_ts)
+      SELECT i, 1 FROM generate_series(10001, 20000) AS i`);
+  // Not from the tables, since what this session reads may be counted later.
+  const { rows: groups } = await db.query<{ id: number; hash: string }>(
+    `SELECT id, hashtextextended('$t' || id, hashtextextended('', hashtextextended('topic', 0))) AS hash
+     FROM generate_series(11, 30) AS id`,
+  );
+  return groups.map(({ id, hash }) => ({
+    stateGroup: id,
+    oldPredecessor: id - 1,
+    newPredecessor: id === 20 ? undefined : id - 5,
+    oldRows: 1,
+    newRows: 1,
+    change: {
+      oldRowsHash: BigInt(hash),
+      newRowsHash: BigInt(hash),
+      rows: Buffer.from(`topic\t\t$t${id}\n`),
+    },
+  }));
+}
+
+/** What a role needs to apply changes, as GRANT and REVOKE name it. */
+export function privilegesToApply({ name }: TestDatabase): string[] {
+  return [
+    `TEMPORARY ON DATABASE ${name}`,
+    'USAGE ON SCHEMA public',
+    'SELECT ON state_groups',
+    'UPDATE (room_id) ON state_groups',
+    ...['SELECT', 'INSERT', 'DELETE'].flatMap((privilege) => [
+      `${privilege} ON state_group_edges`,
+      `${privilege} ON state_groups_state`,
+    ]),
+    'SELECT ON state_groups_pending_deletion',
+  ];
 }
 
 const DELTA = `

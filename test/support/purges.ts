@@ -2,9 +2,8 @@
 import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
 import pg from 'pg';
-import { ROOM, store } from './guarded-change.js';
+import { ROOM, storedRoom } from './guarded-change.js';
 import type { StoredGroup } from './guarded-change.js';
-import { testPostgres } from './postgres.js';
 import type { TestDatabase } from './postgres.js';
 import { expectSameStates, readAllStates } from './states.js';
 
@@ -20,11 +19,8 @@ const ROOM_GROUPS: readonly StoredGroup[] = [
   { id: 70, rows: [] },
 ];
 
-export async function roomDatabase(t: TestContext): Promise<TestDatabase> {
-  const db = await (await testPostgres()).createDatabase({ schema: 'synapse' });
-  t.after(() => db.drop());
-  await store(db, ROOM_GROUPS);
-  return db;
+export function roomDatabase(t: TestContext): Promise<TestDatabase> {
+  return storedRoom(t, { groups: ROOM_GROUPS });
 }
 
 export class Session {
