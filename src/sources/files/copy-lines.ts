@@ -1,5 +1,6 @@
 import { InputError } from '../../errors.js';
 import { grown } from '../../state/grown.js';
+import { countTabs } from './count-tabs.js';
 import type { Input } from './input.js';
 import { COLUMNS, type StateTable } from './state-table.js';
 
@@ -32,11 +33,31 @@ export interface CopyLines {
  *
  * @throws InputError that names the input and the line, if it is not COPY text of the table or is cut off
  */
-export async function* copyLines(
+export function copyLines(
   input: Input,
   table: StateTable,
 ): AsyncGenerator<CopyLines, void, undefined> {
-  const lines = new LineSplitter(input, table);
+  return splitBy(new LineSplitter(input, table), input);
+}
+
+/** Neighbouring lines of one group, one after the other: an entry of `starts` and `groups` is of several lines. */
+export type CopyStretches = Omit<CopyLines, 'error'>;
+
+/**
+ * Reads COPY text of `state_groups_state` as `copyLines` does, but takes lines of one group that stand
+ * behind one another as one. Lines of too few and of too many columns may pass where they make up for
+ * each other: who takes fields out of them must look.
+ *
+ * @throws InputError as `copyLines` does
+ */
+export function copyStretches(input: Input): AsyncGenerator<CopyStretches, void, undefined> {
+  return splitBy(new StretchSplitter(input, 'state_groups_state'), input);
+}
+
+async function* splitBy(
+  lines: LineSplitter,
+  input: Input,
+): AsyncGenerator<CopyLines, void, undefined> {
   let carry: Buffer | undefined;
   let position = 0;
   for await (const chunk of input.read()) {
@@ -83,6 +104,13 @@ export function noStateGroup(column: Buffer): string {
   return `has '${text}' for a state group, which is no number from 0 to 2^53 - 1`;
 }
 
+/** How many lines these whole lines are. */
+export function countLines(lines: Buffer): number {
+  let count = 0;
+  for (let at = 0; (at = lines.indexOf(LINE_FEED, at) + 1) > 0;) count++;
+  return count;
+}
+
 class LineSplitter implements CopyLines {
   bytes: Buffer = Buffer.alloc(0);
   position = 0;
@@ -91,6 +119,10 @@ class LineSplitter implements CopyLines {
   groups = new Float64Array(1024);
   /** Whether the end marker was there. */
   ended = false;
+  /** Lines that these are. */
+  protected lines = 0;
+  /** Tabs in each line. */
+  protected readonly tabs: number;
   readonly #input: Input;
   readonly #table: StateTable;
   /** Number of the lines before these. */
@@ -99,17 +131,14 @@ class LineSplitter implements CopyLines {
   constructor(input: Input, table: StateTable) {
     this.#input = input;
     this.#table = table;
+    this.tabs = COLUMNS[table].length - 1;
   }
 
   /** Splits `bytes`, which must end with a line feed. */
   split(bytes: Buffer, position: number): void {
-    this.#linesBefore += this.count;
-    this.count = 0;
-    this.bytes = bytes;
-    this.position = position;
-    // Two bytes that COPY text never holds; to search for them at once costs next to nothing.
-    const isClean = !bytes.includes(0) && !bytes.includes(CARRIAGE_RETURN);
-    const tabs = COLUMNS[this.#table].length - 1;
+    this.begin(bytes, position);
+    const isClean = !holdsStray(bytes);
+    const { tabs } = this;
     let group = NaN;
     let groupStart = 0;
     let groupLength = 0;
@@ -137,15 +166,28 @@ class LineSplitter implements CopyLines {
       }
       groupStart = start;
       groupLength = length;
-      if (this.count + 1 >= this.starts.length) {
-        this.starts = grown(this.starts, this.count + 2);
-        this.groups = grown(this.groups, this.count + 2);
-      }
-      this.starts[this.count] = start;
-      this.groups[this.count++] = group;
+      this.add(start, group);
+      this.lines++;
       start = end + 1;
     }
     this.starts[this.count] = start;
+  }
+
+  protected begin(bytes: Buffer, position: number): void {
+    this.#linesBefore += this.lines;
+    this.lines = 0;
+    this.count = 0;
+    this.bytes = bytes;
+    this.position = position;
+  }
+
+  protected add(start: number, group: number): void {
+    if (this.count + 1 >= this.starts.length) {
+      this.starts = grown(this.starts, this.count + 2);
+      this.groups = grown(this.groups, this.count + 2);
+    }
+    this.starts[this.count] = start;
+    this.groups[this.count++] = group;
   }
 
   /** @throws InputError if the line is not as it should be */
@@ -154,35 +196,35 @@ class LineSplitter implements CopyLines {
     const columns = COLUMNS[this.#table].length;
     if (line.at(-1) === CARRIAGE_RETURN) {
       throw this.error(
-        this.count,
+        this.lines,
         'ends with a carriage return, as on Windows. Export the table again, or convert its line ends',
       );
     }
     if (line.includes(CARRIAGE_RETURN)) {
-      throw this.error(this.count, 'holds a carriage return, which COPY text writes as \\r');
+      throw this.error(this.lines, 'holds a carriage return, which COPY text writes as \\r');
     }
     if (line.includes(0)) {
-      throw this.error(this.count, 'holds a NUL byte, which no text in Postgres can hold');
+      throw this.error(this.lines, 'holds a NUL byte, which no text in Postgres can hold');
     }
     if (tabs + 1 !== columns) {
       const has = line.length === 0 ? 'is empty' : `has ${tabs + 1} column${tabs === 0 ? '' : 's'}`;
-      throw this.error(this.count, `${has}, where ${this.#table} has ${columns}`);
+      throw this.error(this.lines, `${has}, where ${this.#table} has ${columns}`);
     }
   }
 
   #noGroup(start: number, end: number): InputError {
-    return this.error(this.count, noStateGroup(this.bytes.subarray(start, end)));
+    return this.error(this.lines, noStateGroup(this.bytes.subarray(start, end)));
   }
 
   /** The line after these has no end that would be in sight. */
   tooLong(): InputError {
-    return this.error(this.count, `is longer than ${LONGEST_LINE} bytes, as no row is`);
+    return this.error(this.lines, `is longer than ${LONGEST_LINE} bytes, as no row is`);
   }
 
   /** The line after these has no end at all. */
   cutOff(): InputError {
     return this.error(
-      this.count,
+      this.lines,
       `has no line feed at its end: the export is cut off. Export the table again`,
     );
   }
@@ -190,6 +232,41 @@ class LineSplitter implements CopyLines {
   error(index: number, what: string): InputError {
     return new InputError(`${this.#input.place(this.#linesBefore + index)} ${what}.`);
   }
+}
+
+/** Takes lines together; where something is wrong, line by line is told what. */
+class StretchSplitter extends LineSplitter {
+  override split(bytes: Buffer, position: number): void {
+    if (!this.#takeTogether(bytes, position)) super.split(bytes, position);
+  }
+
+  /** Returns false if not all lines are as they should be. */
+  #takeTogether(bytes: Buffer, position: number): boolean {
+    this.begin(bytes, position);
+    let lines = 0;
+    let first = 0;
+    /** Length of the group and its tab. */
+    let length = 0;
+    for (let start = 0; start < bytes.length; start = bytes.indexOf(LINE_FEED, start) + 1) {
+      lines++;
+      if (length > 0 && isSame(bytes, first, start, length)) continue;
+      const tab = bytes.indexOf(TAB, start);
+      const group = numberAt(bytes, start, tab);
+      if (Number.isNaN(group)) return false;
+      first = start;
+      length = tab + 1 - start;
+      this.add(start, group);
+    }
+    this.starts[this.count] = bytes.length;
+    if (holdsStray(bytes) || countTabs(bytes) !== lines * this.tabs) return false;
+    this.lines = lines;
+    return true;
+  }
+}
+
+/** Whether there is one of two bytes that COPY text never holds; to search for them at once costs next to nothing. */
+function holdsStray(bytes: Buffer): boolean {
+  return bytes.includes(0) || bytes.includes(CARRIAGE_RETURN);
 }
 
 function isEndMarker(bytes: Uint8Array, start: number, end: number): boolean {

@@ -11,7 +11,7 @@ import { Pieces } from '../sort/pieces.js';
 import type { Run } from '../sort/run.js';
 import { RunChunks } from '../sort/run-chunks.js';
 import { ExternalSort } from '../sort/sort-lines.js';
-import { copyLines } from './copy-lines.js';
+import { copyLines, copyStretches, countLines } from './copy-lines.js';
 import type { FilesSourceSettings } from './files-source.js';
 import { findInputs } from './find-inputs.js';
 import { rereadable, type Input } from './input.js';
@@ -72,7 +72,8 @@ async function readGroups(
   builder: AllGroupsBuilder,
 ): Promise<void> {
   let group = NaN;
-  for await (const { bytes, count, starts, groups } of copyLines(input, table)) {
+  const lines = table === 'state_groups' ? copyLines(input, table) : copyStretches(input);
+  for await (const { bytes, count, starts, groups } of lines) {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
     for (let i = 0; i < count; i++) {
       if (groups[i] === group) continue;
@@ -203,10 +204,7 @@ class FilesRooms implements AllRooms {
     let group = NaN;
     let key = NO_ROOM;
     let others: readonly number[] = [];
-    for await (const { bytes, position, count, starts, groups } of copyLines(
-      rows,
-      'state_groups_state',
-    )) {
+    for await (const { bytes, position, count, starts, groups } of copyStretches(rows)) {
       pieces.reset(bytes, position);
       for (let i = 0; i < count; i++) {
         if (groups[i] !== group) {
@@ -217,15 +215,15 @@ class FilesRooms implements AllRooms {
           others = outsiders.keysOf(index);
         }
         if (key !== NO_ROOM) pieces.add(key, starts[i], starts[i + 1]);
-        else if (others.length === 0) this.#stray(group);
+        else if (others.length === 0) this.#stray(group, bytes.subarray(starts[i], starts[i + 1]));
         for (const other of others) pieces.add(other, starts[i], starts[i + 1]);
       }
       if (pieces.count > 0) yield pieces;
     }
   }
 
-  #stray(group: number): void {
-    this.#strayRows++;
+  #stray(group: number, rows: Buffer): void {
+    this.#strayRows += countLines(rows);
     if (this.#strayGroups.length < EXAMPLES && !this.#strayGroups.includes(group)) {
       this.#strayGroups.push(group);
     }

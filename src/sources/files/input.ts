@@ -5,7 +5,8 @@ import type { TemporaryFile } from '../sort/temporary-file.js';
 import { collected } from './collected.js';
 import { LONGEST_MAGIC, packingOf, unpack } from './unpack.js';
 
-const CHUNK = 256 * 1024;
+/** With less, waiting for the next bytes takes as long as working on them. */
+const CHUNK = 2 ** 20;
 /** What an input holds is told by so many bytes, or not at all. */
 const LONGEST_HEAD = 64 * 1024;
 

@@ -1,6 +1,6 @@
 import { IdList } from '../id-list.js';
 import type { TemporaryFile } from '../sort/temporary-file.js';
-import { copyLines } from './copy-lines.js';
+import { copyLines, copyStretches } from './copy-lines.js';
 import { CopiedInput, type Input } from './input.js';
 import { RoomColumn } from './room-column.js';
 
@@ -59,7 +59,7 @@ export async function roomGroupsWithRows(
   const copy = rows.rereadable ? undefined : await temporaryFile();
   let group = NaN;
   let isOfRoom = false;
-  for await (const { bytes, count, starts, groups } of copyLines(rows, 'state_groups_state')) {
+  for await (const { bytes, count, starts, groups } of copyStretches(rows)) {
     const ofOthers = new Float64Array(count);
     let ofOthersCount = 0;
     const kept = copy && Buffer.allocUnsafe(bytes.length);

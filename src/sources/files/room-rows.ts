@@ -1,6 +1,6 @@
 import { IdFinder } from '../id-list.js';
 import { Pieces } from '../sort/pieces.js';
-import { copyLines } from './copy-lines.js';
+import { copyStretches, countLines } from './copy-lines.js';
 import type { Input } from './input.js';
 import type { RoomColumn } from './room-column.js';
 
@@ -30,9 +30,8 @@ export class RoomRows {
     let group = NaN;
     let isWanted = false;
     let isStray = false;
-    for await (const lines of copyLines(this.#input, 'state_groups_state')) {
-      const { bytes, count, starts, groups } = lines;
-      pieces.reset(bytes, lines.position);
+    for await (const { bytes, position, count, starts, groups } of copyStretches(this.#input)) {
+      pieces.reset(bytes, position);
       for (let i = 0; i < count; i++) {
         const start = starts[i];
         if (groups[i] !== group) {
@@ -41,7 +40,7 @@ export class RoomRows {
           isStray = !isWanted && !roomIds.has(group) && this.#room.holdsRoom(bytes, start);
         }
         if (isWanted) pieces.add(group, start, starts[i + 1]);
-        else if (isStray) this.#stray(group);
+        else if (isStray) this.#stray(group, bytes.subarray(start, starts[i + 1]));
       }
       if (pieces.count > 0) yield pieces;
     }
@@ -56,8 +55,8 @@ export class RoomRows {
     ];
   }
 
-  #stray(group: number): void {
-    this.#strayRows++;
+  #stray(group: number, rows: Buffer): void {
+    this.#strayRows += countLines(rows);
     if (this.#strayGroups.length < EXAMPLES && !this.#strayGroups.includes(group)) {
       this.#strayGroups.push(group);
     }
