@@ -2,34 +2,45 @@ import { Room } from './rooms.js';
 import type { RoomSettings } from './rooms.js';
 
 /**
- * The fewest rows that a line of groups can take with chains of at most `hops` groups, if a delta over
- * `x` groups takes the same everywhere: as many rows as keys change, on average, in `x` groups.
+ * The fewest rows that a line of groups can take with chains of at most `hops` groups, of which `headroom`
+ * are left under the last, if a delta over `x` groups takes the same everywhere: as many rows as keys
+ * change, on average, in `x` groups.
  *
  * Below a group with `r` hops left, `n` groups take `T(n, r)` rows. Of those that stand right on it the
  * last one is the `x`-th: before it are `x - 1` groups below the same one, and behind it `n - x` below
  * the `x`-th with a hop less, so that
- * `T(n, r) = min over x of T(x - 1, r) + d(x) + T(n - x, r - 1)`, and `T(n, 0)` is infinite.
+ * `T(n, r) = min over x of T(x - 1, r) + d(x) + T(n - x, r - 1)`, and `T(n, 0)` is infinite. With the
+ * line's last group among them they take `E(n, r)`, which is the same but for its last part,
+ * `E(n - x, r - 1)`, and `E(0, r)` is infinite where `r` is less than the headroom.
  *
  * Deltas that cross each other are left out: on a line they gain nothing. Time is `hops × n² / 2` steps.
  */
-export function lineOptimum(settings: RoomSettings, hops: number): number {
+export function lineOptimum(settings: RoomSettings, hops: number, headroom: number): number {
   const changed = changedKeys(settings);
   const n = settings.groups - 1;
   let below = new Float64Array(n + 1).fill(Infinity);
   below[0] = 0;
+  let endBelow = new Float64Array(n + 1).fill(Infinity);
+  if (headroom === 0) endBelow[0] = 0;
   for (let left = 1; left < hops; left++) {
     const rows = new Float64Array(n + 1);
+    const end = new Float64Array(n + 1);
+    if (left < headroom) end[0] = Infinity;
     for (let groups = 1; groups <= n; groups++) {
       let least = Infinity;
+      let leastEnd = Infinity;
       for (let x = 1; x <= groups; x++) {
-        const sum = rows[x - 1] + changed[x] + below[groups - x];
-        if (sum < least) least = sum;
+        const start = rows[x - 1] + changed[x];
+        least = Math.min(least, start + below[groups - x]);
+        leastEnd = Math.min(leastEnd, start + endBelow[groups - x]);
       }
       rows[groups] = least;
+      end[groups] = leastEnd;
     }
     below = rows;
+    endBelow = end;
   }
-  return below[n];
+  return endBelow[n];
 }
 
 /** By `x` the mean number of keys that change in `x` groups, of all but the first, which has no rows. */

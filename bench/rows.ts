@@ -196,13 +196,13 @@ async function timeOf(programs: readonly Program[], repeats: number): Promise<st
 const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
 
 const BOUND_GROUPS = 4000;
-const LINE_GROUPS = 8000;
+const LINE_GROUPS = [4000, 5000, 8000];
 
 const BOUNDS = `Bounds on rooms of ${count(BOUND_GROUPS)} groups: what the best base among all earlier groups, at any depth,
 leaves each group. No plan leaves fewer rows.
 `;
-const LINE = `A line of ${count(LINE_GROUPS)} groups: the fewest rows that chains of at most 100 groups can take if each delta
-takes as many rows as keys change, on average, in as many groups.
+const LINE = `Lines: the fewest rows that chains of at most 100 groups can take if each delta takes as many rows as keys
+change, on average, in as many groups; and the same with 50 hops left under the last group.
 `;
 
 async function compareBounds(): Promise<void> {
@@ -222,17 +222,31 @@ async function compareBounds(): Promise<void> {
   }
   process.stdout.write(`${BOUNDS}${table(rows)}\n`);
 
-  const settings: RoomSettings = { kind: 'line', groups: LINE_GROUPS, keys: 512, seed: 1 };
-  const line = cachedRoom('bound-long-line', settings);
-  const levels = await planned(line, new LevelsPlanner());
-  const adaptive = await planned(line, new AdaptivePlanner());
-  const optimum = lineOptimum(settings, 100);
-  process.stdout.write(
-    `${LINE}${table([
-      ['Line', 'before', 'levels at 175', 'adaptive at 100', 'best at 100'],
-      ['', count(line.counts.rows), left(levels), left(adaptive), count(optimum)],
-    ])}`,
-  );
+  const lines = [
+    [
+      'Line',
+      'before',
+      'levels at 175',
+      'adaptive at 100',
+      'best at 100',
+      'adaptive, headroom',
+      'best, headroom',
+    ],
+  ];
+  for (const groups of LINE_GROUPS) {
+    const settings: RoomSettings = { kind: 'line', groups, keys: 512, seed: 1 };
+    const line = cachedRoom(`bound-line-${groups}`, settings);
+    lines.push([
+      `  ${count(groups)} groups`,
+      count(line.counts.rows),
+      left(await planned(line, new LevelsPlanner())),
+      left(await planned(line, new AdaptivePlanner({ headroom: 0 }))),
+      count(lineOptimum(settings, 100, 0)),
+      left(await planned(line, new AdaptivePlanner({ headroom: 50 }))),
+      count(lineOptimum(settings, 100, 50)),
+    ]);
+  }
+  process.stdout.write(`${LINE}${table(lines)}`);
 }
 
 async function planned(room: CachedRoom, planner: Planner): Promise<Statistics> {
