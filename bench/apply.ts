@@ -46,6 +46,7 @@ export const USAGE = `Usage: npm run bench -- apply [options]
   --planner NAME  of ${Object.keys(PLANNERS).join(', ')} (default both)
   --repeats N     (default 3)
   --no-fsync      let the server lose commits in a crash: what is left is work
+  --flush-ms N    let each commit take so much longer, as on a slower disk (default 0)
 `;
 
 /** Measures how fast changes are applied, beside the statements of the old tool, and what others feel. */
@@ -57,12 +58,15 @@ export async function benchmarkApply(args: string[]): Promise<void> {
       planner: { type: 'string' },
       repeats: { type: 'string', default: '3' },
       'no-fsync': { type: 'boolean', default: false },
+      'flush-ms': { type: 'string', default: '0' },
     },
   });
   const repeats = Number(values.repeats);
+  const flushMs = values['no-fsync'] ? undefined : Number(values['flush-ms']);
   const planners = values.planner === undefined ? Object.keys(PLANNERS) : [values.planner];
   const isKnown = values.size in ROOMS && planners.every((name) => name in PLANNERS);
-  if (!isKnown || !Number.isSafeInteger(repeats) || repeats < 1) throw new Error(USAGE);
+  if (!isKnown || !Number.isSafeInteger(repeats) || repeats < 1 || Number.isNaN(flushMs))
+    throw new Error(USAGE);
   if (!existsSync(CLI)) throw new Error(`${CLI} is missing: run "npm run build" first.`);
 
   const size = values.size as keyof typeof ROOMS;
@@ -72,8 +76,9 @@ export async function benchmarkApply(args: string[]): Promise<void> {
   mkdirSync(temporary, { recursive: true });
   try {
     const postgres = new TestPostgres(server.address);
-    const onNew = onNewDatabase(postgres, room, !values['no-fsync']);
+    const onNew = onNewDatabase(postgres, room, flushMs);
     print(`${describeMachine()}${METHOD}\n`);
+    if (flushMs !== undefined && flushMs > 0) print(`Each commit takes ${flushMs} ms more.\n\n`);
     for (const name of planners) {
       const files = await writeChanges(room, PLANNERS[name], join(temporary, name));
       print(`${name}: ${count(files.groups)} state groups, `);
@@ -112,12 +117,17 @@ async function addOtherRoom(db: TestDatabase): Promise<void> {
 /** Runs `work` on a new database each time. */
 type OnNewDatabase = <T>(work: (url: string) => Promise<T>) => Promise<T>;
 
-function onNewDatabase(postgres: TestPostgres, room: CachedRoom, fsync: boolean): OnNewDatabase {
+/** @param flushMs undefined if commits need not be durable */
+function onNewDatabase(
+  postgres: TestPostgres,
+  room: CachedRoom,
+  flushMs: number | undefined,
+): OnNewDatabase {
   return async (work) => {
     const db = await loadRoom(postgres, room);
     try {
       await addOtherRoom(db);
-      if (fsync) await makeDurable(db);
+      if (flushMs !== undefined) await makeDurable(db, flushMs);
       return await work(db.url);
     } finally {
       await db.drop();

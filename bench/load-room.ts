@@ -25,10 +25,20 @@ export async function loadRoom(postgres: TestPostgres, room: CachedRoom): Promis
   return db;
 }
 
-/** Makes every commit durable, as Postgres does by default and the server of the tests does not. */
-export async function makeDurable(db: TestDatabase): Promise<void> {
-  for (const name of ['fsync', 'synchronous_commit', 'full_page_writes']) {
-    await db.query(`ALTER SYSTEM SET ${name} = on`);
+/**
+ * Makes every commit durable, as Postgres does by default and the server of the tests does not, and lets
+ * it take `flushMs` milliseconds more, as on a disk that needs so long to flush.
+ */
+export async function makeDurable(db: TestDatabase, flushMs = 0): Promise<void> {
+  const settings = {
+    fsync: 'on',
+    synchronous_commit: 'on',
+    full_page_writes: 'on',
+    commit_delay: 1000 * flushMs,
+    commit_siblings: 0,
+  };
+  for (const [name, value] of Object.entries(settings)) {
+    await db.query(`ALTER SYSTEM SET ${name} = ${value}`);
   }
   await db.query('SELECT pg_reload_conf()');
   await db.query('CHECKPOINT');
