@@ -18,14 +18,15 @@ const UNKNOWN = -2;
 /**
  * The stage between a source's rows and the sinks: chunks of COPY text in, arrays of planned groups
  * out. Builds each group's state, asks the planner, verifies its answer, and forgets every state as
- * soon as nothing can need it. Memory grows with the room's state and with 4 bytes a group.
+ * soon as nothing can need it. Memory grows with the room's state and with 4 bytes a group. Chunks go
+ * back to the source: nobody else may read them.
  *
  * Emits `planned` after each array, for those who show `counts`, and fails with `VerificationError` if
  * a planned state differs from the stored one.
  */
 export class RoomPlan extends Transform {
   readonly counts: RoomCounts;
-  readonly #source: Pick<RoomSource, 'groups' | 'rowColumns' | 'room'>;
+  readonly #source: Pick<RoomSource, 'groups' | 'rowColumns' | 'room' | 'giveBack'>;
   readonly #planner: Planner;
   readonly #entries: EntryPool;
   readonly #states: LiveStates;
@@ -41,7 +42,7 @@ export class RoomPlan extends Transform {
   #planned: PlannedGroup[] = [];
 
   constructor(
-    source: Pick<RoomSource, 'groups' | 'rowColumns' | 'room'>,
+    source: Pick<RoomSource, 'groups' | 'rowColumns' | 'room' | 'giveBack'>,
     planner: Planner,
     verify = true,
   ) {
@@ -72,6 +73,7 @@ export class RoomPlan extends Transform {
       done(error as Error);
       return;
     }
+    this.#source.giveBack?.(chunk);
     this.#pass(done);
   }
 

@@ -29,6 +29,11 @@ export interface RoomSource {
    */
   rows(): Readable;
   /**
+   * Takes a chunk of `rows()` back, to be filled again. Only for the sole reader of the rows, and only
+   * once nothing looks at the chunk any more.
+   */
+  giveBack?(chunk: Buffer): void;
+  /**
    * `without-room`: state_group, type, state_key, event_id.
    * `with-room`: state_group, room_id, type, state_key, event_id, as the table has them.
    */

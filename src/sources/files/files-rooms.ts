@@ -7,6 +7,7 @@ import type { AllRooms, RoomToOpen } from '../all-rooms.js';
 import { describeIrregularities } from '../describe-irregularities.js';
 import { IdFinder } from '../id-list.js';
 import type { RoomSource } from '../room-source.js';
+import { ChunkPool } from '../sort/chunk-pool.js';
 import { Pieces } from '../sort/pieces.js';
 import type { Run } from '../sort/run.js';
 import { RunChunks } from '../sort/run-chunks.js';
@@ -103,6 +104,7 @@ class FilesRooms implements AllRooms {
   /** The numbers of the rooms in the order of their ids. */
   readonly #order: Int32Array;
   readonly #sort: ExternalSort;
+  readonly #chunks = new ChunkPool();
   #reading: Readable | undefined;
   #strayRows = 0;
   readonly #strayGroups: number[] = [];
@@ -133,7 +135,7 @@ class FilesRooms implements AllRooms {
   }
 
   async *rooms(): AsyncGenerator<RoomToOpen, void, undefined> {
-    const chunks = new RunChunks(await this.#sortRows());
+    const chunks = new RunChunks(await this.#sortRows(), this.#chunks);
     for (let number = 0; number < this.count; number++) {
       yield {
         name: decoded(this.#found.rooms.bytesOf(this.#order[number])).toString(),
@@ -174,6 +176,7 @@ class FilesRooms implements AllRooms {
         this.#reading = Readable.from(chunks.between(from, to), { objectMode: false });
         return this.#reading;
       },
+      giveBack: (chunk) => this.#chunks.giveBack(chunk),
       close: () => this.#stopReading(),
     };
   }

@@ -2,6 +2,7 @@ import { Readable } from 'node:stream';
 import { describeIrregularities } from '../describe-irregularities.js';
 import type { GroupTable } from '../group-table.js';
 import type { GroupRange, RoomSource } from '../room-source.js';
+import { ChunkPool } from '../sort/chunk-pool.js';
 import { sortLines } from '../sort/sort-lines.js';
 import type { TemporaryFile } from '../sort/temporary-file.js';
 import type { StoredTables } from '../stored-tables.js';
@@ -73,6 +74,7 @@ class FilesSource implements RoomSource {
   readonly #tables: TableInputs;
   readonly #rowsInput: Input;
   readonly #roomIds: Float64Array;
+  readonly #chunks = new ChunkPool();
   #rows: Readable | undefined;
 
   constructor(
@@ -98,6 +100,10 @@ class FilesSource implements RoomSource {
     return this.#rows;
   }
 
+  giveBack(chunk: Buffer): void {
+    this.#chunks.giveBack(chunk);
+  }
+
   storedTables(): StoredTables {
     if (!this.#settings.keepTables) throw new Error('The tables were not kept.');
     return { edges: this.#tables.state_group_edges, rows: this.#tables.state_groups_state };
@@ -121,7 +127,7 @@ class FilesSource implements RoomSource {
       const read = () => rows.read();
       const readAgain = () => input.read();
       const sortInput = input.rereadable ? { read, readAgain } : { read };
-      yield* sortLines(sortInput, { memory, tmpdir });
+      yield* sortLines(sortInput, { memory, tmpdir }, this.#chunks);
       this.warnings.push(...rows.warnings());
     } catch (error) {
       signal?.throwIfAborted();

@@ -1,3 +1,4 @@
+import type { ChunkPool } from './chunk-pool.js';
 import { Merge } from './merge.js';
 import { OrderedPart, OrderedPartReader } from './ordered-part.js';
 import type { Pieces } from './pieces.js';
@@ -33,7 +34,7 @@ export interface SortSettings {
 /**
  * Sorts lines by state group with an `ExternalSort`. The first part of an input, as
  * far as it is in order, is not sorted, and not stored either if it can be read again. Yields the lines'
- * bytes in chunks cut anywhere.
+ * bytes in chunks cut anywhere, of `pool` if one is given.
  *
  * @throws OutputError if a temporary file can't be written
  * @throws InputError if the input is a shorter one when it is read again
@@ -41,10 +42,11 @@ export interface SortSettings {
 export async function* sortLines(
   input: SortInput,
   settings: SortSettings,
+  pool?: ChunkPool,
 ): AsyncGenerator<Buffer, void, undefined> {
   const sort = new ExternalSort(input, settings);
   try {
-    yield* new RunChunks(await sort.run()).between(-Infinity, Infinity);
+    yield* new RunChunks(await sort.run(), pool).between(-Infinity, Infinity);
   } finally {
     await sort.close();
   }
