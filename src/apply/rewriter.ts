@@ -55,6 +55,11 @@ function rewriteStatement(room: string, mode: Mode): string {
     SELECT current_setting('synapse_compress_state.batch')::json AS outcome`;
 }
 
+const GIVE_WAY = 'CALL pg_temp.let_them_go_first()';
+const GIVE_WAY_TO_WRITERS = `
+  SELECT set_config('synapse_compress_state.first', pg_temp.transactions_that_write()::text, false);
+  ${GIVE_WAY}`;
+
 interface BatchResult {
   readonly rewritten: number;
   readonly done: number;
@@ -98,7 +103,7 @@ export class Rewriter {
    * @throws DatabaseError; what `within` throws, after a rollback; the signal's reason while it waits
    */
   async rewrite(batch: Batch, within?: Within): Promise<Outcome> {
-    return this.#unlessLost(batch.room, async () => {
+    const outcome = await this.#unlessLost(batch.room, async () => {
       await this.#send(batch);
       for (let attempt = 1; ; attempt++) {
         try {
@@ -108,9 +113,12 @@ export class Rewriter {
           if (!isConflict(error) || attempt === ATTEMPTS) throw error;
           const pause = FIRST_PAUSE * 2 ** (attempt - 1) * (0.5 + Math.random());
           await setTimeout(pause, undefined, signalOption(this.#settings.signal));
+          await this.#giveWay(GIVE_WAY_TO_WRITERS);
         }
       }
     });
+    await this.#giveWay(GIVE_WAY);
+    return outcome;
   }
 
   /** Says what `rewrite` would do now, locks nothing and changes nothing. */
@@ -132,6 +140,12 @@ export class Rewriter {
   /** Ends the connection. Safe to call at any time, and twice. */
   async close(): Promise<void> {
     await this.#session.close();
+  }
+
+  /** Lets others go first. That is a courtesy: what fails here shows in the next batch. */
+  async #giveWay(statement: string): Promise<void> {
+    if (this.#settings.signal?.aborted) return;
+    await this.#session.client.query(statement).catch(() => {});
   }
 
   async #unlessLost<T>(room: string | undefined, work: () => Promise<T>): Promise<T> {
@@ -179,7 +193,7 @@ export class Rewriter {
         rowsInserted: inserted,
       };
       await within?.(client, outcome);
-      await client.query('COMMIT');
+      await client.query('CALL pg_temp.note_who_waits(); COMMIT');
       this.#leftOver = false;
       return { ...outcome, seconds: (performance.now() - started) / 1000 };
     } catch (error) {

@@ -4,6 +4,7 @@ import { BusyError, DatabaseError } from '../errors.js';
 import { connect } from '../sources/postgres/connect.js';
 import { parseConnection } from '../sources/postgres/connection-settings.js';
 import { closing } from '../sources/postgres/postgres-source.js';
+import { DEFINE_GIVING_WAY } from './giving-way.js';
 import { PRIVILEGES, rewriteError } from './rewrite-errors.js';
 import { DEFINE_REWRITING } from './rewrite-procedure.js';
 
@@ -121,7 +122,7 @@ export class WriterSession {
       }
       await lock(client, here);
       await client.query(SETTINGS);
-      await client.query(DEFINE_REWRITING);
+      await client.query(DEFINE_REWRITING + DEFINE_GIVING_WAY);
       return new WriterSession(client, close, settings, here);
     } catch (error) {
       await close();
