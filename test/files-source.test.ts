@@ -473,7 +473,7 @@ describe('the files source', () => {
     const { folder, tmpdir } = await tableFolder(t, {
       ...small,
       state_group_edges: `${small.state_group_edges}\\.`,
-      state_groups_state: `${small.state_groups_state}\\.\nwhatever\n`,
+      state_groups_state: `${small.state_groups_state}\\.\n\n\r\n`,
     });
     const read = await readAll({ inputs: [folder], room: '!a:x', tmpdir });
     assert.equal(read.rows, roomA);
@@ -548,6 +548,16 @@ describe('the files source', () => {
         /^Line 2 of .* carriage return, which/,
       ],
       [
+        'rows behind the end marker',
+        change('state_groups_state', (text) => `${text}\\.\n${text}`),
+        /^Line 21 of .* ends the rows with \\\., but more follows/,
+      ],
+      [
+        'half a row behind the end marker',
+        change('state_group_edges', (text) => `${text}\\.\n\n7`),
+        /^Line 19 of .* ends the rows with \\\., but more follows/,
+      ],
+      [
         'gzip that is cut off',
         change('state_groups_state', (text) => gzipSync(text.repeat(50)).subarray(0, -20)),
         /^Can't read .*state_groups_state\.copy: .*cut off/,
@@ -587,6 +597,29 @@ describe('the files source', () => {
       );
     });
 
+    it('rows behind the end marker, wherever chunks are cut', async (t) => {
+      const { tmpdir, path } = await tableFolder(t, small);
+      const bytes = Buffer.from(`${small.state_groups_state}\\.\n\n\n1\t!a:x\tt\t\t$`);
+      const inputs = [path('state_groups'), path('state_group_edges'), '-'];
+      for (let size = 1; size <= bytes.length; size += 7) {
+        const stdin = Readable.from(cutUp(bytes, size));
+        await assert.rejects(
+          readAll({ inputs, stdin, room: '!a:x', tmpdir }),
+          /^InputError: Line 21 of standard input ends the rows with \\\., but more follows/,
+        );
+      }
+    });
+
+    it('why no file of a folder holds a table', async (t) => {
+      const { state_groups_state, ...others } = small;
+      const { folder, tmpdir, path } = await tableFolder(t, others);
+      await writeFile(path('state_groups_state'), state_groups_state.replaceAll('\t', ';'));
+      await assert.rejects(
+        readAll({ inputs: [folder], room: '!a:x', tmpdir }),
+        /holds state_groups_state\. .*state_groups_state\.copy holds no rows of .* begins with '1;!a:x;/,
+      );
+    });
+
     it('inputs that are not the three tables, each once', async (t) => {
       const { folder, tmpdir, path } = await tableFolder(t, small);
       const other = join(folder, 'other.txt');
@@ -600,7 +633,7 @@ describe('the files source', () => {
         [[path('state_group_edges')], /holds state_groups_state\. Export/],
         [[folder, other], /other\.txt holds no rows .*'1;!a:x;t;;\$'/],
         [[folder, empty], /empty is empty/],
-        [[folder, join(tmpdir, 'edges')], /^InputError: Both .* hold state_group_edges/],
+        [[folder, join(tmpdir, 'edges')], /^InputError: Both .* hold state_group_edges.*cat PARTS/],
       ] as const) {
         await assert.rejects(readAll({ inputs, room: '!a:x', tmpdir }), message);
       }

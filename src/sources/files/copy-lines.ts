@@ -29,7 +29,8 @@ export interface CopyLines {
 
 /**
  * Reads a table's COPY text (https://www.postgresql.org/docs/current/sql-copy.html), and sees that each
- * line has the table's columns and begins with a number. COPY's end marker, `\.`, ends it.
+ * line has the table's columns and begins with a number. COPY's end marker, `\.`, ends it: nothing may
+ * stand behind it, for rows there would be missed.
  *
  * @throws InputError that names the input and the line, if it is not COPY text of the table or is cut off
  */
@@ -72,19 +73,17 @@ async function* splitBy(
       }
       lines.split(carry, position + start - carry.length);
       if (lines.count > 0) yield lines;
-      if (lines.ended) return;
       carry = undefined;
     }
     const end = chunk.lastIndexOf(LINE_FEED) + 1;
     if (end > start) {
       lines.split(chunk.subarray(start, end), position + start);
       if (lines.count > 0) yield lines;
-      if (lines.ended) return;
     }
     if (end < chunk.length) carry = Buffer.from(chunk.subarray(end));
     position += chunk.length;
   }
-  if (carry !== undefined && !isEndMarker(carry, 0, carry.length)) throw lines.cutOff();
+  if (carry !== undefined) lines.last(carry);
 }
 
 /** The number in bytes `start` to `end`, or NaN if they are none or more than 2^53 - 1. */
@@ -118,7 +117,7 @@ class LineSplitter implements CopyLines {
   starts = new Int32Array(1024);
   groups = new Float64Array(1024);
   /** Whether the end marker was there. */
-  ended = false;
+  protected hasEnded = false;
   /** Lines that these are. */
   protected lines = 0;
   /** Tabs in each line. */
@@ -136,6 +135,11 @@ class LineSplitter implements CopyLines {
 
   /** Splits `bytes`, which must end with a line feed. */
   split(bytes: Buffer, position: number): void {
+    if (this.hasEnded) {
+      this.count = 0;
+      this.#expectNothing(bytes);
+      return;
+    }
     this.begin(bytes, position);
     const isClean = !holdsStray(bytes);
     const { tabs } = this;
@@ -154,7 +158,8 @@ class LineSplitter implements CopyLines {
       }
       if (count !== tabs || !isClean) {
         if (isEndMarker(bytes, start, end)) {
-          this.ended = true;
+          this.hasEnded = true;
+          this.#expectNothing(bytes.subarray(end));
           break;
         }
         this.#check(start, end, count);
@@ -221,12 +226,26 @@ class LineSplitter implements CopyLines {
     return this.error(this.lines, `is longer than ${LONGEST_LINE} bytes, as no row is`);
   }
 
-  /** The line after these has no end at all. */
-  cutOff(): InputError {
-    return this.error(
-      this.lines,
-      `has no line feed at its end: the export is cut off. Export the table again`,
-    );
+  /** Takes the line after these, which has no end. */
+  last(line: Buffer): void {
+    if (this.hasEnded) {
+      this.#expectNothing(line);
+    } else if (!isEndMarker(line, 0, line.length)) {
+      throw this.error(
+        this.lines,
+        `has no line feed at its end: the export is cut off. Export the table again`,
+      );
+    }
+  }
+
+  /** Sees that there is nothing behind the end marker but blank lines. */
+  #expectNothing(bytes: Buffer): void {
+    if (!bytes.every((byte) => byte === LINE_FEED || byte === CARRIAGE_RETURN)) {
+      throw this.error(
+        this.lines,
+        'ends the rows with \\., but more follows. Give one export of the table; where several were joined, leave this line out',
+      );
+    }
   }
 
   error(index: number, what: string): InputError {
@@ -237,7 +256,7 @@ class LineSplitter implements CopyLines {
 /** Takes lines together; where something is wrong, line by line is told what. */
 class StretchSplitter extends LineSplitter {
   override split(bytes: Buffer, position: number): void {
-    if (!this.#takeTogether(bytes, position)) super.split(bytes, position);
+    if (this.hasEnded || !this.#takeTogether(bytes, position)) super.split(bytes, position);
   }
 
   /** Returns false if not all lines are as they should be. */
