@@ -194,6 +194,7 @@ describe('an export in any format', () => {
   for (const [what, toCopyText, format] of [
     ['CSV', csvToCopyText, 'CSV'],
     ['CSV with a header', csvToCopyText, 'CSV, all quoted, columns backwards'],
+    ['CSV with a byte order mark', csvToCopyText, 'CSV with a byte order mark'],
     ['CSV with Windows line ends', csvToCopyText, 'CSV with Windows line ends'],
     ['binary COPY data', binaryToCopyText, 'binary COPY data'],
     ['JSON', jsonToCopyText, 'JSON array'],
@@ -286,6 +287,7 @@ describe('an input that is not as it should be', () => {
     return error.message.replaceAll(`${folder}/`, '');
   }
 
+  const copyRow = '1\t!a:x\tt\tk\t$1\n';
   const csvRow = '1,!a:x,t,k,$1\n';
   const jsonRow = (change: object = {}): string => {
     const row = { state_group: 1, room_id: '!a:x', type: 't', state_key: 'k', event_id: '$' };
@@ -302,6 +304,9 @@ describe('an input that is not as it should be', () => {
   longRow.writeInt32BE(2 ** 30, 14);
 
   const cases: readonly [what: string, bytes: Buffer | string, message: RegExp][] = [
+    ['COPY text with a byte order mark', `\ufeff${copyRow}`, /byte order mark.* tail -c \+4/],
+    ['UTF-16', Buffer.from(`\ufeff${copyRow}`, 'utf16le'), /is in UTF-16\. .*iconv/],
+    ['packed twice', zlib.gzipSync(zlib.gzipSync(copyRow)), /packed with gzip twice\. .*gunzip -c/],
     ['CSV: a quote inside a field', `${csvRow}1,!a:x,t,k"k,$1\n`, /^Line 2 of .* quote inside/],
     [
       'CSV: text behind a quote',

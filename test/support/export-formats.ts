@@ -27,6 +27,8 @@ export const FORMATS = {
       [COLUMNS[table], ...rows].map((row) => row.toReversed()),
       /^/,
     ),
+  'CSV with a byte order mark': (_: Table, rows: readonly Row[]) =>
+    Buffer.concat([Buffer.from('\ufeff'), csv(rows, /^/)]),
   'CSV with Windows line ends': (_: Table, rows: readonly Row[]) => csv(rows, /[",\r\n]/, '\r\n'),
   'binary COPY data': binary,
   'JSON array': (table: Table, rows: readonly Row[]) =>

@@ -15,6 +15,8 @@ const CARRIAGE_RETURN = 13;
 const QUOTE = 34;
 const COMMA = 44;
 const BACKSLASH = 92;
+/** Programs on Windows begin a text with it. */
+const BYTE_ORDER_MARK = Buffer.from([0xef, 0xbb, 0xbf]);
 /** A record longer than this is no row: an event of Synapse's ends at 64 KB. */
 const LONGEST_RECORD = 4 * 2 ** 20;
 
@@ -33,6 +35,7 @@ const BEHIND_RETURN = 4;
 /** The table that CSV is of, told by its first record: the names of the columns, or a row. */
 export function tableOfCsv(head: Buffer): Told {
   const records = new CsvRecords('');
+  head = withoutMark(head);
   try {
     // What is wrong behind the first record is told with its place when it is read.
     for (let start = 0, end: number; (end = head.indexOf(LINE_FEED, start) + 1) > 0; start = end) {
@@ -65,7 +68,7 @@ export async function* csvToCopyText(
   const records = new CsvRecords(name);
   let order: readonly number[] | undefined;
   let isFirst = true;
-  for await (const chunk of chunks) {
+  for await (const chunk of chunksWithoutMark(chunks)) {
     let lines = records.copyText(chunk);
     if (lines.length === 0) continue;
     if (isFirst) {
@@ -79,6 +82,26 @@ export async function* csvToCopyText(
     yield lines;
   }
   records.end();
+}
+
+async function* chunksWithoutMark(chunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+  let head: Buffer | undefined = Buffer.alloc(0);
+  for await (const chunk of chunks) {
+    if (head === undefined) {
+      yield chunk;
+      continue;
+    }
+    head = Buffer.concat([head, chunk]);
+    if (head.length < BYTE_ORDER_MARK.length) continue;
+    yield withoutMark(head);
+    head = undefined;
+  }
+  if (head !== undefined) yield head;
+}
+
+function withoutMark(head: Buffer): Buffer {
+  const { length } = BYTE_ORDER_MARK;
+  return head.subarray(0, length).equals(BYTE_ORDER_MARK) ? head.subarray(length) : head;
 }
 
 /** Splits CSV, cut anywhere, into records, and writes them as lines of COPY text. */

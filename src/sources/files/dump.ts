@@ -4,6 +4,8 @@ import { DumpReader, type DumpBlock } from './dump-reader.js';
 import { CopiedInput, FileInput, type Input } from './input.js';
 import { STATE_TABLES, type StateTable } from './state-table.js';
 
+type Blocks = Readonly<Record<StateTable, DumpBlock>>;
+
 const BEGINNINGS = /^(?:--|\/\*|\\|SET |SELECT |COPY |CREATE |ALTER |INSERT |BEGIN)/;
 
 /** Whether what begins with this line is SQL as pg_dump and pg_restore write it. */
@@ -47,19 +49,19 @@ async function findTables(
     const earlier = blocks[table];
     if (earlier !== undefined) throw twice(name, earlier, block);
     blocks[table] = block;
-    const isLast = STATE_TABLES.every((other) => other in blocks);
+    const all = STATE_TABLES.every((other) => other in blocks) ? (blocks as Blocks) : undefined;
     const place = (index: number): string => `Line ${block.line + index} of ${name}`;
 
     if (dump instanceof FileInput) {
       const read = () =>
-        rowsOf(new DumpReader(name, dump.readFrom(block.position), block), name, block, isLast);
+        rowsOf(new DumpReader(name, dump.readFrom(block.position), block), name, block, all);
       tables[table] = { name, place, rereadable: true, read };
-      if (!isLast) continue;
+      if (all === undefined) continue;
       await reader.close();
       return tables;
     }
-    if (isLast && table === 'state_groups_state') {
-      const read = () => rowsOf(reader, name, block, isLast);
+    if (all !== undefined && table === 'state_groups_state') {
+      const read = () => rowsOf(reader, name, block, all);
       tables[table] = { name, place, rereadable: false, read };
       return tables;
     }
@@ -69,17 +71,19 @@ async function findTables(
   }
 }
 
+/** `all` are the blocks of all tables, once the last of them was found, which this one is then. */
 async function* rowsOf(
   reader: DumpReader,
   name: string,
   block: DumpBlock,
-  isLast: boolean,
+  all: Blocks | undefined,
 ): AsyncGenerator<Buffer> {
   try {
     yield* reader.rows(block);
+    if (all === undefined) return;
     // What comes behind the last table was not looked at, and who writes to a pipe wants it to be read.
-    const other = isLast ? await reader.nextBlock() : undefined;
-    if (other !== undefined) throw twice(name, block, other);
+    const other = await reader.nextBlock();
+    if (other !== undefined) throw twice(name, all[other.table], other);
   } finally {
     await reader.close();
   }

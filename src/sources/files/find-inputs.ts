@@ -34,6 +34,8 @@ export interface GivenInputs {
 
 const HOW_TO_EXPORT =
   "Export a table with psql: COPY state_groups_state TO STDOUT; or dump all: pg_dump -t 'state_group*'.";
+/** Of so many files it is said why they hold no table. */
+const REASONS = 5;
 const TABLES = 'state_groups, state_group_edges or state_groups_state';
 
 /**
@@ -51,18 +53,19 @@ export async function findInputs(
   const { inputs, stdin } = given;
   const found: Partial<Record<StateTable, Input>> = {};
   const warnings: string[] = [];
+  const ignored: string[] = [];
   const put = (table: StateTable, input: Input): void => {
     const other = found[table];
     if (other !== undefined) {
       throw new InputError(
-        `Both ${other.name} and ${input.name} hold ${table}. Name one file for each table.`,
+        `Both ${other.name} and ${input.name} hold ${table}. Name one file for each table; if they are parts of one export, join them in a pipe: cat PARTS | synapse_compress_state -i - …`,
       );
     }
     found[table] = input;
   };
-  const ignore = (what: string, isNamed: boolean): void => {
-    if (isNamed) throw new InputError(what);
-    warnings.push(`${what} It was ignored.`);
+  const ignore = (what: string, isNamed: boolean, advice?: string): void => {
+    if (isNamed) throw new InputError(`${what} ${advice ?? HOW_TO_EXPORT}`);
+    ignored.push(advice === undefined ? what : `${what} ${advice}`);
   };
 
   const add = async (
@@ -70,7 +73,7 @@ export async function findInputs(
     { isNamed, as }: { isNamed: boolean; as: StateTable | undefined },
   ): Promise<void> => {
     const { name } = input;
-    const { format, told, beginning, advice = HOW_TO_EXPORT } = await input.look(recognize);
+    const { format, told, beginning, advice } = await input.look(recognize);
     if (format === 'dump') {
       if (as !== undefined) {
         throw new InputError(`${name} is SQL, of which all tables are read: give it with -i.`);
@@ -81,7 +84,7 @@ export async function findInputs(
         if (rows !== undefined) put(table, rows);
       }
       if (Object.keys(tables).length === 0) {
-        ignore(`${name} is SQL that holds no rows of ${TABLES}. ${HOW_TO_EXPORT}`, isNamed);
+        ignore(`${name} is SQL that holds no rows of ${TABLES}.`, isNamed);
       }
       return;
     }
@@ -94,7 +97,7 @@ export async function findInputs(
         told === 'empty'
           ? `${name} is empty, and its name does not tell which table it holds: say it with --table.`
           : `${name} holds no rows of ${TABLES}, or in no format that is known: it begins with '${beginning}'.`;
-      return ignore(`${what} ${advice}`, isNamed);
+      return ignore(what, isNamed, advice);
     }
     if (held !== undefined && held !== table) {
       throw new InputError(`${name} holds ${held}, and not ${table} as --table says.`);
@@ -134,10 +137,13 @@ export async function findInputs(
   const { state_groups, state_group_edges, state_groups_state } = found;
   if (state_group_edges === undefined || state_groups_state === undefined) {
     const missing = state_group_edges === undefined ? 'state_group_edges' : 'state_groups_state';
+    const others = ignored.length > REASONS ? [`And ${ignored.length - REASONS} more.`] : [];
+    const reasons = [...ignored.slice(0, REASONS), ...others, HOW_TO_EXPORT];
     throw new InputError(
-      `None of the inputs (${[...named.values()].join(', ')}) holds ${missing}. ${HOW_TO_EXPORT}`,
+      `None of the inputs (${[...named.values()].join(', ')}) holds ${missing}. ${reasons.join(' ')}`,
     );
   }
+  warnings.push(...ignored.map((what) => `${what} It was ignored.`));
   const tables = { state_group_edges, state_groups_state };
   return { tables: state_groups === undefined ? tables : { ...tables, state_groups }, warnings };
 }

@@ -17,6 +17,7 @@ export interface Recognized {
 }
 
 const LONGEST_BEGINNING = 60;
+const BYTE_ORDER_MARK = '\xef\xbb\xbf';
 
 /** Tells by its first bytes what an input holds; undefined if it takes more, while there are more. */
 export function recognize(head: Buffer, isAll: boolean): Recognized | undefined {
@@ -37,7 +38,7 @@ function formatOf(head: Buffer, isAll: boolean): Format | undefined {
   }
   const begins = head.toString('utf8', 0, 100);
   if (/^\ufeff?\s*[[{]/.test(begins)) return 'json';
-  if (!isAll && (!head.includes('\n') || /^\s*$/.test(begins))) return undefined;
+  if (!isAll && !beginningOf(head).includes('\n')) return undefined;
   const line = firstLine(head);
   if (isDump(line)) return 'dump';
   // Both begin with a number, or with a column's name.
@@ -47,6 +48,8 @@ function formatOf(head: Buffer, isAll: boolean): Format | undefined {
 function tellTable(format: Format, head: Buffer): Told {
   switch (format) {
     case 'copy-text': {
+      // COPY would refuse the mark as well.
+      if (beginsWith(head, BYTE_ORDER_MARK)) return 'other';
       const line = firstLine(head);
       return line === '' || line === '\\.' ? 'empty' : (tableOfLine(line) ?? 'other');
     }
@@ -61,9 +64,18 @@ function tellTable(format: Format, head: Buffer): Told {
   }
 }
 
+/** The first line that is not blank. */
 function firstLine(head: Buffer): string {
-  const end = head.indexOf('\n');
-  return head.toString('utf8', 0, end < 0 ? head.length : end);
+  return beginningOf(head).split('\n', 1)[0];
+}
+
+/** The text without blank lines, and without a byte order mark, at its beginning. */
+function beginningOf(head: Buffer): string {
+  return head.toString().trimStart();
+}
+
+function beginsWith(head: Buffer, bytes: string): boolean {
+  return head.toString('latin1', 0, bytes.length) === bytes;
 }
 
 /** What kinds of files begin with. */
@@ -74,11 +86,16 @@ const MAGICS: readonly (readonly [magic: string, advice: string])[] = [
   ['BZh', packed('bzip2', 'bzip2 -dc')],
   ['\x04\x22\x4d\x18', packed('lz4', 'lz4 -dc')],
   ['PK\x03\x04', packed('zip', 'unzip -p')],
+  // What is packed once was unpacked.
+  ['\x1f\x8b', packed('gzip twice', 'gunzip -c')],
+  ['\x28\xb5\x2f\xfd', packed('zstd inside', 'zstd -dc')],
+  ['\xff\xfe', converted('is in UTF-16', 'iconv -f UTF-16 -t UTF-8')],
+  ['\xfe\xff', converted('is in UTF-16', 'iconv -f UTF-16 -t UTF-8')],
+  [BYTE_ORDER_MARK, converted('begins with a byte order mark, as on Windows', 'tail -c +4')],
 ];
 
 function adviceFor(head: Buffer): string | undefined {
-  const begins = head.toString('latin1', 0, 16);
-  return MAGICS.find(([magic]) => begins.startsWith(magic))?.[1];
+  return MAGICS.find(([magic]) => beginsWith(head, magic))?.[1];
 }
 
 function archive(option: string): string {
@@ -87,4 +104,8 @@ function archive(option: string): string {
 
 function packed(how: string, unpack: string): string {
   return `It is packed with ${how}. Unpack it in a pipe: ${unpack} FILE | synapse_compress_state -i - …`;
+}
+
+function converted(how: string, convert: string): string {
+  return `It ${how}. Convert it in a pipe: ${convert} FILE | synapse_compress_state -i - …`;
 }
