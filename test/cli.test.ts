@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import type { ChildProcessByStdio } from 'node:child_process';
 import { once } from 'node:events';
-import { createReadStream } from 'node:fs';
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { closeSync, createReadStream, openSync } from 'node:fs';
+import { link, mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import type { Readable, Writable } from 'node:stream';
@@ -102,6 +102,55 @@ test('stdout has the SQL alone, the same as a file and as a stream', async (t) =
   assert.equal(spooled.stdout, sql);
   assert.equal(streamed.stdout, sql);
   assert.match(spooled.stderr, /went to standard output/);
+});
+
+test('no output takes the place of what is read, by whatever name', async (t) => {
+  const folder = await exportRoom(t);
+  const { folder: beside, file } = await outputFolder(t);
+  const rows = join(folder, 'state_groups_state.copy');
+  const before = await readFile(rows, 'utf8');
+  await symlink(rows, join(beside, 'link'));
+  await link(rows, join(beside, 'other-name'));
+  const others = ['-i', join(folder, 'state_group_edges.copy')];
+  for (const [input, output] of [
+    [
+      ['-i', folder],
+      ['-o', rows],
+    ],
+    [
+      ['-i', folder],
+      ['-o', join(beside, 'link')],
+    ],
+    [
+      ['-i', folder],
+      ['-o', file, '--stats-file', join(beside, 'other-name')],
+    ],
+    [
+      [...others, '-i', join(beside, 'link')],
+      ['-o', rows],
+    ],
+    [
+      [...others, '--table', `state_groups_state=${rows}`],
+      ['-o', join(folder, '.', 'state_groups_state.copy')],
+    ],
+  ] as const) {
+    const result = await runCli([...input, '-r', ROOM, ...output]);
+    assert.equal(result.code, 2, result.stderr);
+    assert.match(result.stderr, /is read, and would be overwritten: name another file/);
+  }
+  const descriptor = openSync(rows, 'r');
+  t.after(() => closeSync(descriptor));
+  const redirected = spawnSync(
+    process.execPath,
+    [CLI, ...others, '-i', '-', '-r', ROOM, '-o', rows],
+    { stdio: [descriptor, 'ignore', 'pipe'], encoding: 'utf8' },
+  );
+  assert.equal(redirected.status, 2, redirected.stderr);
+  assert.equal(await readFile(rows, 'utf8'), before);
+  assert.deepEqual((await readdir(beside)).sort(), ['link', 'other-name']);
+
+  const within = await runCli(['-i', folder, '-r', ROOM, '-o', join(folder, 'out.sql')]);
+  assert.equal(within.code, 0, within.stderr);
 });
 
 test('every figure is one JSON object, on stdout or in a file', async (t) => {

@@ -22,6 +22,7 @@ import { InterruptedError } from './interruption.js';
 import type { Interruption } from './interruption.js';
 import { openChanges } from './open-changes.js';
 import { openRooms, openSource } from './open-source.js';
+import { protectInputs } from './protect-inputs.js';
 import type { StatusLine } from './status-line.js';
 import { temporaryFolder } from './temporary-folder.js';
 
@@ -48,6 +49,7 @@ export async function runCompressCommand(
   process.once('exit', () => void discard());
   let written = false;
   try {
+    await protectInputs(command);
     // Before anything is read: where they can't be written is then known at once.
     commit = await openCommit(command, spool, status);
     changes = commit?.output ?? (await openChanges(command, spool, () => source.storedTables!()));

@@ -177,6 +177,17 @@ const CONVERTERS = {
   json: jsonToCopyText,
 } as const;
 
+/** The files that are read where these files, folders and `-` are given. */
+export async function filesOf(inputs: readonly string[]): Promise<string[]> {
+  const files: string[] = [];
+  for (const input of inputs) {
+    if (input !== '-' && (await statOf(input)).isDirectory())
+      files.push(...(await tableFiles(input)));
+    else files.push(input);
+  }
+  return files;
+}
+
 async function tableFiles(folder: string): Promise<string[]> {
   const all = await readdir(folder);
   if (all.includes('toc.dat')) {
