@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { buffer, text } from 'node:stream/consumers';
@@ -10,8 +10,8 @@ import type { TestContext } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import fc from 'fast-check';
 import { applyChanges, nothingApplied } from '../src/apply/apply-changes.js';
-import { readChanges } from '../src/apply/change-file.js';
-import type { RoomChange } from '../src/apply/change-file.js';
+import { readChanges } from '../src/changes/read-changes.js';
+import type { RoomChange } from '../src/changes/room-change.js';
 import { Rewriter } from '../src/apply/rewriter.js';
 import { InputError } from '../src/errors.js';
 import { AdaptivePlanner } from '../src/planner/adaptive.js';
@@ -19,7 +19,7 @@ import type { ChangedGroup } from '../src/planner/planned-group.js';
 import { RoomPlan } from '../src/planner/room-plan.js';
 import { copySink } from '../src/sinks/copy.js';
 import { openPostgresSource } from '../src/sources/postgres/postgres-source.js';
-import { loadTables, temporaryFolder } from './support/fixtures.js';
+import { fixture, loadTables, temporaryFolder } from './support/fixtures.js';
 import { planRoom, ROOM, ROOM_GROUPS, store } from './support/guarded-change.js';
 import { cut } from './support/naive-copy-text.js';
 import { testPostgres } from './support/postgres.js';
@@ -69,99 +69,6 @@ async function readAll(
     return { read, error };
   }
 }
-
-const id = fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER });
-const hash = fc.bigInt({ min: -(2n ** 90n), max: 2n ** 90n });
-const anyChange: fc.Arbitrary<ChangedGroup> = fc
-  .record({
-    stateGroup: id,
-    oldPredecessor: fc.option(id, { nil: undefined }),
-    newPredecessor: fc.option(id, { nil: undefined }),
-    oldRows: fc.nat(),
-    rows: fc.array(
-      fc.constantFrom('a\t\t$a\n', 'm.room.member\t@a:b\t$b\n', '\\\\.\t\\t\\n\té😀\n'),
-    ),
-    oldRowsHash: hash,
-    newRowsHash: hash,
-  })
-  .map(({ rows, oldRowsHash, newRowsHash, ...group }) => ({
-    ...group,
-    newRows: rows.length,
-    change: { oldRowsHash, newRowsHash, rows: Buffer.from(rows.join('')) },
-  }));
-const anyScripts = fc.array(
-  fc.record({
-    room: fc.string(),
-    batch: fc.integer({ min: 1, max: 4 }),
-    changes: fc.array(anyChange, { minLength: 1, maxLength: 8 }),
-  }),
-  { minLength: 1, maxLength: 3 },
-);
-const anyLengths = fc.array(fc.integer({ min: 1, max: 200 }), { minLength: 1, maxLength: 5 });
-
-interface Script {
-  readonly room: string;
-  readonly batch: number;
-  readonly changes: readonly ChangedGroup[];
-}
-
-async function written(scripts: readonly Script[]): Promise<Buffer> {
-  const texts: Buffer[] = [];
-  for (const { room, batch, changes } of scripts) texts.push(await script(changes, batch, room));
-  return Buffer.concat(texts);
-}
-
-test('what is written is read again, however it is cut into chunks', async () => {
-  await fc.assert(
-    fc.asyncProperty(anyScripts, anyLengths, async (scripts, lengths) => {
-      const expected = scripts.flatMap(({ room, changes }) =>
-        changes.map((group) => ({ room, group })),
-      );
-      const { read, error } = await readAll(changesIn(await written(scripts), lengths));
-      assert.ifError(error);
-      assert.deepEqual(read, expected);
-    }),
-  );
-});
-
-test('of what is cut off all complete changes are read, and it is told', async () => {
-  await fc.assert(
-    fc.asyncProperty(
-      anyScripts,
-      fc.double({ min: 0, max: 1, noNaN: true }),
-      async (scripts, at) => {
-        const bytes = await written(scripts);
-        const whole = await readAll(changesIn(bytes));
-        const end = Math.floor(at * (bytes.length - 1));
-        const { read, error } = await readAll(changesIn(bytes.subarray(0, end)));
-        assert.deepEqual(read, whole.read.slice(0, read.length));
-        const isWhole = error === undefined;
-        // A file of several scripts can end where one of them does.
-        if (isWhole)
-          assert.ok(scripts.length > 1 && bytes.toString('utf8', 0, end).endsWith(' rows.\n'));
-        else assert.ok(error instanceof InputError);
-      },
-    ),
-  );
-});
-
-test('what is damaged is read as something else or refused, never a crash', async () => {
-  await fc.assert(
-    fc.asyncProperty(
-      anyScripts,
-      fc.array(fc.tuple(fc.nat(), fc.integer({ min: 0, max: 255 })), {
-        minLength: 1,
-        maxLength: 5,
-      }),
-      async (scripts, damages) => {
-        const bytes = await written(scripts);
-        for (const [at, byte] of damages) bytes[at % bytes.length] = byte;
-        const { error } = await readAll(changesIn(bytes));
-        assert.ok(error === undefined || error instanceof InputError, String(error));
-      },
-    ),
-  );
-});
 
 test('a part that is missing from the middle is noticed', async () => {
   const change = (stateGroup: number): ChangedGroup => ({
@@ -259,6 +166,42 @@ test('the command looks, applies, and a second time finds all done', async (t) =
   assert.ok(second.stderr.includes(`As it should be already: ${figures.rewritten} state groups.`));
 });
 
+for (const options of [['-t'], ['--format', 'jsonl']]) {
+  test(`changes made with ${options.join(' ')} are applied, and those that were spoilt are not`, async (t) => {
+    const db = await database(t);
+    await loadTables(db, 'synapse');
+    const states = await readAllStates(db);
+    const file = join(await temporaryFolder(t), 'changes');
+    const made = await runCli(['-p', db.url, '-r', LARGE_ROOM, '-o', file, ...options]);
+    assert.equal(made.code, 0, made.stderr);
+    const whole = await readFile(file, 'utf8');
+    await writeFile(file, whole.replace(/(m\.room\.member'?"?, ?'?"?@)/, '$1~'));
+    assert.notEqual(await readFile(file, 'utf8'), whole);
+
+    const spoilt = await runCli(['apply', file, '-p', db.url]);
+    assert.equal(spoilt.code, 0, spoilt.stderr);
+    assert.match(spoilt.stderr, /its new rows did not arrive as they were planned/);
+    expectSameStates(await readAllStates(db), states);
+
+    const { code, stderr } = await runCli(['apply', '-', '-p', db.url], { stdin: whole });
+    assert.equal(code, 0, stderr);
+    assert.match(stderr, /\nRewrote 1 state group: /);
+    assert.doesNotMatch(stderr, /as stored/);
+    expectSameStates(await readAllStates(db), states);
+  });
+}
+
+test('SQL for a stopped Synapse is refused with the line that applies it', async (t) => {
+  const file = join(await temporaryFolder(t), 'out.sql');
+  await runCli(['-i', fixture('synapse'), '-r', LARGE_ROOM, '-o', file]);
+  const { code, stderr } = await runCli(['apply', file, '-p', 'host=127.0.0.1 port=1']);
+  assert.equal(code, 3, stderr);
+  assert.match(
+    stderr,
+    /psql -1 -v ON_ERROR_STOP=1 -f FILE\. Changes for apply are made with -t, or/,
+  );
+});
+
 async function rowsOf(db: TestDatabase): Promise<number> {
   const { rows } = await db.query<{ count: string }>('SELECT count(*) FROM state_groups_state');
   return Number(rows[0].count);
@@ -307,11 +250,12 @@ test('while another compressor writes, -c and apply end before they read anythin
 
 const NO_CHANGES: readonly (readonly [what: string, contents: string, message: RegExp])[] = [
   [
-    'SQL of ours',
-    '-- Written by synapse_compress_state 0.1.0.\nBEGIN;\n',
-    /format sql, which psql applies/,
+    'SQL of an other version',
+    '-- Written by synapse_compress_state 9.\nBEGIN;\n',
+    /Line 2 of .* is not what/,
   ],
-  ['something else', 'hello\n', /Line 1 of .* is not how changes in the format copy begin/],
+  ['something else', 'hello\n', /Line 1 of .* is not how changes begin/],
+  ['JSON of something else', '{"a": []}', /Line 1 of .* is no change/],
   ['nothing', '', /Line 1 of .* is empty/],
 ];
 

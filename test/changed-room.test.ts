@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { readFile, writeFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import type { RoomChange } from '../src/apply/change-file.js';
+import type { RoomChange } from '../src/changes/room-change.js';
 import { InputError, StatesDifferError } from '../src/errors.js';
 import { withChanges } from '../src/verify/changed-room.js';
 import { compareRooms } from '../src/verify/compare-rooms.js';
@@ -119,44 +119,65 @@ test('changes that fit no room are refused', async () => {
   }
 });
 
-test('verify takes a file of changes, packed or not, and names the group that one of them spoils', async (t) => {
-  const folder = await temporaryFolder(t);
-  const [file, packed] = [join(folder, 'out.copy'), join(folder, 'out.copy.gz')];
-  for (const output of [file, packed]) {
-    const made = await runCli(
-      ['-i', fixture('synapse'), '--all-rooms', '--format', 'copy'].concat('-o', output),
-    );
-    assert.equal(made.code, 0, made.stderr);
-  }
-  const verify = (changes: string, room: string, stdin?: string) =>
-    runCli(
-      ['verify', fixture('synapse'), '--changes', changes, '-r', room],
-      stdin === undefined ? {} : { stdin },
-    );
-  for (const [room, count] of [
-    [SMALL, 620],
-    [LARGE, 5394],
-  ] as const) {
-    for (const changes of [file, packed]) {
-      const { code, stdout, stderr } = await verify(changes, room);
-      assert.equal(code, 0, stderr);
-      assert.equal(
-        stdout,
-        `Room '${room}': ${count} state groups compared, all states are equal.\n`,
-      );
-    }
-  }
-  const text = await readFile(file, 'utf8');
-  const start = text.indexOf(JSON.stringify(LARGE));
-  const row = /^(\d+)\tm\.room\.member\t\S+\t\$/m.exec(text.slice(start))!;
-  const at = start + row.index + row[0].length;
-  const spoilt = `${text.slice(0, at)}~${text.slice(at)}`;
-  const { code, stdout } = await verify('-', LARGE, spoilt);
-  assert.equal(code, 8);
-  assert.match(stdout, new RegExp(`^State group ${row[1]} differs in one key:$`, 'm'));
+const FORMS = [
+  ['--format=copy'],
+  ['--format=sql'],
+  ['--format=sql', '-t'],
+  ['--format=jsonl'],
+] as const;
 
-  await writeFile(file, text.slice(0, -100));
-  assert.equal((await verify(file, LARGE)).code, 3);
-  const twice = await runCli(['verify', fixture('synapse'), fixture('synapse'), '--changes', file]);
-  assert.equal(twice.code, 2);
+for (const options of FORMS) {
+  test(`verify takes changes made with ${options.join(' ')}, packed or not, and names the group that one of them spoils`, async (t) => {
+    const folder = await temporaryFolder(t);
+    const [file, packed] = [join(folder, 'out'), join(folder, 'out.gz')];
+    for (const output of [file, packed]) {
+      const made = await runCli(
+        ['-i', fixture('synapse'), '--all-rooms', ...options].concat('-o', output),
+      );
+      assert.equal(made.code, 0, made.stderr);
+    }
+    const verify = (changes: string, room: string, stdin?: string) =>
+      runCli(
+        ['verify', fixture('synapse'), '--changes', changes, '-r', room],
+        stdin === undefined ? {} : { stdin },
+      );
+    for (const [room, count] of [
+      [SMALL, 620],
+      [LARGE, 5394],
+    ] as const) {
+      for (const changes of [file, packed]) {
+        const { code, stdout, stderr } = await verify(changes, room);
+        assert.equal(code, 0, stderr);
+        assert.equal(
+          stdout,
+          `Room '${room}': ${count} state groups compared, all states are equal.\n`,
+        );
+      }
+    }
+    const text = await readFile(file, 'utf8');
+    // The last row of the room.
+    const rows = [...text.matchAll(/\bm\.room\.member\W+@[^$\n]*\$/g)];
+    const { index, 0: row } = rows.at(-1)!;
+    const at = index + row.length;
+    const room = text.lastIndexOf(LARGE) > text.lastIndexOf(SMALL) ? LARGE : SMALL;
+    const groups = text
+      .slice(0, at)
+      .match(/(?<=^|state_group = |take_state_group\(|"state_group":)\d+/gm);
+    const spoilt = `${text.slice(0, at)}~${text.slice(at)}`;
+    const { code, stdout } = await verify('-', room, spoilt);
+    assert.equal(code, 8);
+    assert.match(stdout, new RegExp(`^State group ${groups!.at(-1)} differs in one key:$`, 'm'));
+
+    await writeFile(file, text.slice(0, -100));
+    const cut = await verify(file, LARGE);
+    assert.equal(cut.code, 3);
+    assert.match(cut.stderr, /: Line \d+ of .*: the file was cut off/);
+  });
+}
+
+test('verify takes changes or a second source, not both', async () => {
+  const files = fixture('synapse');
+  const { code, stderr } = await runCli(['verify', files, files, '--changes', files]);
+  assert.equal(code, 2);
+  assert.match(stderr, /one source beside --changes/);
 });

@@ -1,5 +1,5 @@
+import type { RoomChange } from '../changes/room-change.js';
 import type { ChangedGroup } from '../planner/planned-group.js';
-import type { RoomChange } from './change-file.js';
 import type { Batch, Outcome, Rewriter } from './rewriter.js';
 import { Throttle } from './throttle.js';
 import type { Pace } from './throttle.js';

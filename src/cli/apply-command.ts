@@ -1,9 +1,9 @@
 import { applyChanges, nothingApplied } from '../apply/apply-changes.js';
 import type { Applied } from '../apply/apply-changes.js';
-import { readChanges } from '../apply/change-file.js';
-import type { RoomChange } from '../apply/change-file.js';
 import { Rewriter } from '../apply/rewriter.js';
 import { readSpace, spaceLines, neededSpace, vacuum } from '../apply/table-space.js';
+import { readChanges } from '../changes/read-changes.js';
+import type { RoomChange } from '../changes/room-change.js';
 import { UsageError } from '../errors.js';
 import { appliedLines, applyProgress } from '../report/applied-text.js';
 import type { OpenOutput } from '../sinks/output.js';
@@ -46,7 +46,9 @@ export function parseApplyCommand(
   const given = readArguments(args, options, (parser) =>
     parser
       .usage('Usage: $0 apply CHANGES -p DSN [options]')
-      .usage('Applies changes that were made with --format copy, while Synapse runs or not.')
+      .usage(
+        'Applies changes that were made with --format copy or jsonl, or with -t, while Synapse runs or not.',
+      )
       .example('$0 apply changes.copy -p postgresql://host/synapse', '')
       .example("… -r '!abc:example.com' --format copy -o - | $0 apply - -p …", '')
       .epilogue(

@@ -1,4 +1,4 @@
-import { readChanges } from '../apply/change-file.js';
+import { readEncodings } from '../changes/read-changes.js';
 import { StatesDifferError, UsageError } from '../errors.js';
 import { describeIrregularities } from '../sources/describe-irregularities.js';
 import { FileInput, StreamInput } from '../sources/files/input.js';
@@ -35,7 +35,8 @@ export function parseVerifyCommand(args: readonly string[]): VerifyCommand | Ans
     ...SOURCE_OPTIONS,
     changes: {
       nargs: 1,
-      describe: 'Instead of AFTER: BEFORE with the changes in this file, made with --format copy',
+      describe:
+        'Instead of AFTER: BEFORE with the changes in this file, in any form but tables; - for standard input',
     },
   } as const;
   const given = readArguments(args, options, (parser) =>
@@ -146,7 +147,7 @@ async function openBoth(
       path === '-'
         ? new StreamInput('standard input', process.stdin, signal)
         : new FileInput(path, signal);
-    return withChanges(first, readChanges(changes), { memory: memory / 2, tmpdir });
+    return withChanges(first, readEncodings(changes), { memory: memory / 2, tmpdir });
   }
   try {
     return [first, await open(after, 'AFTER')];

@@ -16,6 +16,10 @@ export interface ChangedGroup extends PlannedGroup {
   readonly change: Change;
 }
 
+export function isChanged(group: PlannedGroup): group is ChangedGroup {
+  return group.change !== undefined;
+}
+
 /** The new encoding of a group, and what a guard can compare the stored one with. */
 export interface Change {
   /** The sum, over the stored rows, of `hashtextextended(event_id, hashtextextended(state_key, hashtextextended(type, 0)))`. */

@@ -7,6 +7,7 @@ import {
   COPY_ROWS,
   DEFINE_REWRITING,
 } from '../apply/rewrite-procedure.js';
+import { isChanged } from '../planner/planned-group.js';
 import type { ChangedGroup, PlannedGroup } from '../planner/planned-group.js';
 import { literal } from './sql-literal.js';
 
@@ -76,10 +77,6 @@ export function copySink({ room, header, batch = DEFAULT_BATCH }: CopySettings):
       if (totalGroups > 0) yield Buffer.from(`${SUMMARY}${lastLine(totalGroups, totalRows)}\n`);
     },
   ) as Transform;
-}
-
-function isChanged(group: PlannedGroup): group is ChangedGroup {
-  return group.change !== undefined;
 }
 
 const COUNTS = ['rewritten', 'done', 'skipped'].map((name) => `synapse_compress_state.${name}`);

@@ -1,7 +1,8 @@
 import { isUtf8 } from 'node:buffer';
 import { transform } from 'through2';
 import type { Transform } from 'node:stream';
-import type { PlannedGroup } from '../planner/planned-group.js';
+import { isChanged } from '../planner/planned-group.js';
+import type { ChangedGroup, PlannedGroup } from '../planner/planned-group.js';
 import { decodeField } from '../state/copy-text.js';
 import { ByteWriter } from './byte-writer.js';
 import { LEAST_PIECE, PIECE } from './output-writer.js';
@@ -21,11 +22,11 @@ const WIDEST = 6;
  * out. A line is
  *
  *     {"room_id": …, "state_group": …, "old_predecessor": …, "new_predecessor": …, "old_rows": …,
- *      "old_rows_hash": …, "rows": [[type, state_key, event_id], …]}
+ *      "old_rows_hash": …, "new_rows_hash": …, "rows": [[type, state_key, event_id], …]}
  *
- * where a predecessor may be null, `old_rows` counts the stored rows, and `old_rows_hash` is
- * `Change.oldRowsHash` as a string, since it is beyond JSON's numbers. A text that is not UTF-8, which a
- * database in SQL_ASCII may hold, is `{"base64": …}` instead of a string. A line comes in pieces.
+ * where a predecessor may be null, `old_rows` counts the stored rows, and the hashes are those of `Change`
+ * as strings, since they are beyond JSON's numbers. A text that is not UTF-8, which a database in SQL_ASCII
+ * may hold, is `{"base64": …}` instead of a string. A line comes in pieces.
  */
 export function jsonlSink({ room }: { readonly room: string }): Transform {
   return transform(
@@ -34,7 +35,7 @@ export function jsonlSink({ room }: { readonly room: string }): Transform {
       const json = new JsonWriter();
       for await (const planned of source) {
         for (const group of planned) {
-          if (group.change !== undefined) yield* writeLine(json, room, group, group.change.rows);
+          if (isChanged(group)) yield* writeLine(json, room, group);
         }
         if (json.length >= LEAST_PIECE) yield json.take();
       }
@@ -46,16 +47,17 @@ export function jsonlSink({ room }: { readonly room: string }): Transform {
 function* writeLine(
   json: JsonWriter,
   room: string,
-  { stateGroup, oldPredecessor, newPredecessor, oldRows, change }: PlannedGroup,
-  rows: Buffer,
+  { stateGroup, oldPredecessor, newPredecessor, oldRows, change }: ChangedGroup,
 ): Generator<Buffer> {
+  const { oldRowsHash, newRowsHash, rows } = change;
   const head = JSON.stringify({
     room_id: room,
     state_group: stateGroup,
     old_predecessor: oldPredecessor ?? null,
     new_predecessor: newPredecessor ?? null,
     old_rows: oldRows,
-    old_rows_hash: String(change?.oldRowsHash),
+    old_rows_hash: String(oldRowsHash),
+    new_rows_hash: String(newRowsHash),
   });
   json.write(`${head.slice(0, -1)},"rows":[`);
   const isText = isUtf8(rows);

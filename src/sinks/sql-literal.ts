@@ -82,8 +82,10 @@ function isPlain(word: number): boolean {
   return (special & 0x80808080) === 0;
 }
 
-/** A string as a literal, which means the same whatever `standard_conforming_strings` says. */
+/** A string as a literal of one line, which means the same whatever `standard_conforming_strings` says. */
 export function literal(text: string): string {
   const quoted = `'${text.replaceAll("'", "''")}'`;
-  return text.includes('\\') ? `E${quoted.replaceAll('\\', '\\\\')}` : quoted;
+  return /[\\\n]/.test(text)
+    ? `E${quoted.replaceAll('\\', '\\\\').replaceAll('\n', '\\n')}`
+    : quoted;
 }

@@ -129,9 +129,9 @@ export function encodeField(
   return at;
 }
 
-/** The canonical spelling of a text. */
-export function fieldOf(text: string): Buffer {
-  const bytes = Buffer.from(text);
+/** The canonical spelling of a text, or of the bytes of one. */
+export function fieldOf(text: string | Buffer): Buffer {
+  const bytes = typeof text === 'string' ? Buffer.from(text) : text;
   const field = Buffer.alloc(2 * bytes.length);
   return field.subarray(0, encodeField(bytes, 0, bytes.length, field, 0));
 }

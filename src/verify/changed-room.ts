@@ -1,6 +1,7 @@
 import { Readable } from 'node:stream';
-import type { RoomChange } from '../apply/change-file.js';
+import type { NewEncoding } from '../changes/room-change.js';
 import { InputError, StatesDifferError } from '../errors.js';
+import type { NewPredecessor } from '../sinks/sql-statements.js';
 import { numberAt } from '../sources/files/copy-lines.js';
 import {
   GroupTableBuilder,
@@ -30,10 +31,10 @@ const LINE_FEED = 10;
  */
 export async function withChanges(
   source: RoomSource,
-  changes: AsyncIterable<RoomChange>,
+  changes: AsyncIterable<NewEncoding>,
   settings: SortSettings,
 ): Promise<readonly [before: RoomSource, after: RoomSource]> {
-  const predecessors = new Map<number, number | undefined>();
+  const predecessors = new Map<number, NewPredecessor>();
   const read = () => changedRows(source, changes, predecessors);
   const sort = new ExternalSort({ read }, settings);
   let tee: Tee | undefined;
@@ -81,8 +82,8 @@ export async function withChanges(
 /** The new rows as the source would give them, a group after the other; notes the new predecessors. */
 async function* changedRows(
   { room, rowColumns }: RoomSource,
-  changes: AsyncIterable<RoomChange>,
-  predecessors: Map<number, number | undefined>,
+  changes: AsyncIterable<NewEncoding>,
+  predecessors: Map<number, NewPredecessor>,
 ): AsyncGenerator<Pieces, void, undefined> {
   const name = rowColumns === 'with-room' ? `${fieldOf(room).toString()}\t` : '';
   const pieces = new Pieces();
@@ -115,7 +116,7 @@ function withPrefix(lines: Buffer, prefix: Buffer): Buffer {
 /** The headers with the new predecessors. */
 function changedTable(
   { room, groups }: RoomSource,
-  predecessors: ReadonlyMap<number, number | undefined>,
+  predecessors: ReadonlyMap<number, NewPredecessor>,
 ): GroupTable {
   const { ids, flags, prev, otherEdges } = groups;
   for (const [group, newPredecessor] of predecessors) {
@@ -125,26 +126,26 @@ function changedTable(
         `State group ${group} is changed, and room '${room}' has none of that id.`,
       );
     }
-    if (newPredecessor !== undefined && indexOfId(ids, newPredecessor) < 0) {
+    if (typeof newPredecessor === 'number' && indexOfId(ids, newPredecessor) < 0) {
       throw new StatesDifferError(
         `State group ${group} of room '${room}' is given the predecessor ${newPredecessor}, which is not of the room.`,
       );
     }
   }
   const builder = new GroupTableBuilder();
+  const keepsEdges = (id: number): boolean =>
+    !predecessors.has(id) || predecessors.get(id) === 'as stored';
   ids.forEach((id, index) => {
     if ((flags[index] & IN_RANGE) !== 0) builder.addGroup(id);
     else builder.addAncestor(id, 'out-of-range');
-    if (predecessors.has(id)) {
-      const newPredecessor = predecessors.get(id);
-      if (newPredecessor !== undefined) builder.addEdge(id, newPredecessor);
-    } else if (prev[index] !== NO_PREDECESSOR) {
+    const newPredecessor = predecessors.get(id);
+    if (typeof newPredecessor === 'number') builder.addEdge(id, newPredecessor);
+    else if (keepsEdges(id) && prev[index] !== NO_PREDECESSOR)
       builder.addEdge(id, ids[prev[index]]);
-    }
   });
   for (let i = 0; i < otherEdges.length; i += 2) {
     const id = ids[otherEdges[i]];
-    if (!predecessors.has(id)) builder.addEdge(id, ids[otherEdges[i + 1]]);
+    if (keepsEdges(id)) builder.addEdge(id, ids[otherEdges[i + 1]]);
   }
   return builder.finish();
 }

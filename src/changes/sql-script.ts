@@ -1,0 +1,168 @@
+import { GUARD_SUMMARY } from '../sinks/sql-guard.js';
+import { literal } from '../sinks/sql-literal.js';
+import {
+  bareList,
+  BEGIN,
+  COMMIT,
+  guardedList,
+  LARGE_LIST,
+  largeSelect,
+  NO_ROWS,
+  setup,
+  swap,
+  takeGroup,
+} from '../sinks/sql-statements.js';
+import type { List } from '../sinks/sql-statements.js';
+import type { NewEncoding, RoomChange } from './room-change.js';
+import { RowsWriter } from './rows-writer.js';
+import type { ScriptLines } from './script-lines.js';
+
+/** How the first line begins. */
+export const SQL_FIRST_LINE = '-- Written by synapse_compress_state ';
+
+const COMMENT = '-- ';
+const ROOM = /^-- Room ("(?:[^"\\]|\\.)*"), state groups /s;
+
+/**
+ * Reads what `sqlSink` wrote for one room, and gives each change when its rows are complete. It takes
+ * nothing but the sink's own words, so that no statement can be missed or taken for another one.
+ */
+export async function* readSqlScript(lines: ScriptLines): AsyncGenerator<RoomChange | NewEncoding> {
+  const room = await readComment(lines);
+  const begin = (await lines.next()).toString();
+  lines.back();
+  const isGuarded = setup(true).startsWith(`\n${begin}\n`);
+  await lines.expect(setup(isGuarded).slice(1));
+  yield* isGuarded ? readGuarded(lines, room) : readBare(lines, room);
+}
+
+/** Reads the lines at the top and the empty one after them; tells the room. */
+async function readComment(lines: ScriptLines): Promise<string> {
+  let room: string | undefined;
+  for (;;) {
+    const line = (await lines.next()).toString();
+    if (line === '') break;
+    if (!line.startsWith(COMMENT)) throw lines.notAsWritten();
+    room ??= roomOf(line);
+  }
+  if (room === undefined) throw lines.wrong('should follow the name of the room.');
+  return room;
+}
+
+function roomOf(line: string): string | undefined {
+  const [, name] = ROOM.exec(line) ?? [];
+  try {
+    return name === undefined ? undefined : (JSON.parse(name) as string);
+  } catch {
+    return undefined;
+  }
+}
+
+const SUMMARY = GUARD_SUMMARY.slice(1);
+
+const TAKE =
+  /^CALL pg_temp\.take_state_group\((\d{1,16}), .*, (\d{1,16}|NULL), (\d{1,16}|NULL), (\d{1,10}), (-?\d{1,30})\); -- (\d{1,10}) new rows of hash (-?\d{1,30})$/s;
+
+async function* readGuarded(lines: ScriptLines, room: string): AsyncGenerator<RoomChange> {
+  const name = literal(room);
+  for (;;) {
+    await lines.expect('\n');
+    if (await isNext(lines, SUMMARY)) return lines.expect(SUMMARY);
+    await lines.expect(BEGIN);
+    const call = (await lines.next()).toString();
+    const group = takenGroup(call);
+    if (group === undefined || takeGroup(group, name) !== `${BEGIN}${call}\n`) {
+      throw lines.notAsWritten();
+    }
+    const rows = new RowsWriter();
+    const list = guardedList(group.stateGroup, name);
+    let count = 0;
+    while (!(await isNext(lines, COMMIT))) count += await readList(lines, list, rows);
+    await lines.expect(COMMIT);
+    if (count !== group.newRows) {
+      throw lines.wrong(
+        `ends the changes of state group ${group.stateGroup} after ${count} of ${group.newRows} new rows.`,
+      );
+    }
+    const { oldRowsHash, newRowsHash, ...planned } = group;
+    yield { room, group: { ...planned, change: { oldRowsHash, newRowsHash, rows: rows.take() } } };
+  }
+}
+
+function takenGroup(call: string): Parameters<typeof takeGroup>[0] | undefined {
+  const fields = TAKE.exec(call);
+  if (fields === null) return undefined;
+  const [, stateGroup, oldPredecessor, newPredecessor, oldRows, oldHash, newRows, newHash] = fields;
+  return {
+    stateGroup: Number(stateGroup),
+    oldPredecessor: oldPredecessor === 'NULL' ? undefined : Number(oldPredecessor),
+    newPredecessor: newPredecessor === 'NULL' ? undefined : Number(newPredecessor),
+    oldRows: Number(oldRows),
+    newRows: Number(newRows),
+    oldRowsHash: BigInt(oldHash),
+    newRowsHash: BigInt(newHash),
+  };
+}
+
+const SWAP =
+  /^WITH (old_edge|old_rows) AS \(.* state_group = (\d{1,16})(?: AND prev_state_group <> (\d{1,16}))?\D*$/;
+
+/** Without a guard nothing says where the changes end, other than between two of them. */
+async function* readBare(lines: ScriptLines, room: string): AsyncGenerator<NewEncoding> {
+  const name = literal(room);
+  for (;;) {
+    const line = await lines.nextIfAny();
+    if (line === undefined) return;
+    lines.back();
+    if (line.toString('latin1', 0, COMMENT.length) === COMMENT) return;
+    await lines.expect('\n');
+    const rows = new RowsWriter();
+    const isLarge = await isNext(lines, LARGE_LIST.begin);
+    if (isLarge) {
+      do await readList(lines, LARGE_LIST, rows);
+      while (await isNext(lines, LARGE_LIST.begin));
+      await lines.expect('\n');
+    }
+    const [, first, group, predecessor] = SWAP.exec((await lines.next()).toString()) ?? [];
+    lines.back();
+    const stateGroup = Number(group);
+    const newPredecessor =
+      first === 'old_rows'
+        ? 'as stored'
+        : predecessor === undefined
+          ? undefined
+          : Number(predecessor);
+    await lines.expect(swap(stateGroup, newPredecessor));
+    if (isLarge) await lines.expect(largeSelect(stateGroup, name));
+    else if (await isNext(lines, NO_ROWS)) await lines.expect(NO_ROWS);
+    else await readList(lines, bareList(stateGroup, name), rows);
+    yield { room, group: { stateGroup, newPredecessor, change: { rows: rows.take() } } };
+  }
+}
+
+/** Whether the next line is the text's first one. */
+async function isNext(lines: ScriptLines, text: string): Promise<boolean> {
+  const line = (await lines.next()).toString();
+  lines.back();
+  return text.startsWith(`${line}\n`);
+}
+
+/** Returns how many rows the list has. */
+async function readList(
+  lines: ScriptLines,
+  { begin, end }: List,
+  rows: RowsWriter,
+): Promise<number> {
+  await lines.expect(begin);
+  const [last] = end.split('\n', 1);
+  for (let count = 1; ; count++) {
+    const line = lines.ready() ?? (await lines.next());
+    const rest = rows.addLiterals(line);
+    if (rest < 0) throw lines.notAsWritten();
+    const follows = line.toString('latin1', rest);
+    if (follows === ',') continue;
+    if (follows !== last) throw lines.notAsWritten();
+    if (last.length + 1 < end.length) await lines.expect(end.slice(last.length + 1));
+    return count;
+  }
+}

@@ -1,0 +1,83 @@
+import type { ChangedGroup } from '../planner/planned-group.js';
+import { GUARD_DEFINITION, PASSED } from './sql-guard.js';
+
+/**
+ * What changes as SQL have around their rows. The sink writes these texts, and the reader of changes asks
+ * for them to the letter. Rooms are literals, and each text ends with a line.
+ */
+
+/** A table of the session's own, for the rows of a bare change that are too many for one statement. */
+const LARGE = 'synapse_compress_state_rows';
+
+const INSERT = 'INSERT INTO state_groups_state (state_group, room_id, type, state_key, event_id)\n';
+const LIST_END = ') AS rows (type, state_key, event_id)';
+
+/** What follows the comment at the top. */
+export function setup(transactions: boolean): string {
+  // In a transaction, so that it stands also where a client opens one before the first statement.
+  return transactions
+    ? `\nBEGIN;\nSET client_encoding = 'UTF8';\n${GUARD_DEFINITION}COMMIT;\n`
+    : `\nSET client_encoding = 'UTF8';\nCREATE TEMPORARY TABLE IF NOT EXISTS ${LARGE} (type text, state_key text, event_id text);\n`;
+}
+
+/** A group's predecessor, if it gets one; or that its edges stay. */
+export type NewPredecessor = number | undefined | 'as stored';
+
+/** Begins the statement of a bare change; one of the three texts below follows. */
+export function swap(stateGroup: number, newPredecessor: NewPredecessor): string {
+  const oldEdge = `old_edge AS (DELETE FROM state_group_edges WHERE state_group = ${stateGroup}`;
+  const edges =
+    newPredecessor === 'as stored'
+      ? ''
+      : newPredecessor === undefined
+        ? `${oldEdge}),\n`
+        : `${oldEdge} AND prev_state_group <> ${newPredecessor}),
+new_edge AS (INSERT INTO state_group_edges (state_group, prev_state_group) VALUES (${stateGroup}, ${newPredecessor}) ON CONFLICT DO NOTHING),\n`;
+  return `WITH ${edges}old_rows AS (DELETE FROM state_groups_state WHERE state_group = ${stateGroup} RETURNING *)\n${INSERT}`;
+}
+
+/** A bare change to no rows. */
+export const NO_ROWS =
+  'SELECT state_group, room_id, type, state_key, event_id FROM old_rows WHERE false;\n';
+
+/** A bare change to a list of rows. */
+export function bareList(stateGroup: number, room: string): List {
+  return { begin: listBegin(stateGroup, room), end: `\n${LIST_END};\n` };
+}
+
+/** A bare change to the rows of the lists before it. */
+export function largeSelect(stateGroup: number, room: string): string {
+  return `SELECT ${stateGroup}, ${room}, type, state_key, event_id FROM ${LARGE};\nTRUNCATE ${LARGE};\n`;
+}
+
+/** Rows for `largeSelect`. */
+export const LARGE_LIST: List = { begin: `INSERT INTO ${LARGE} VALUES\n`, end: ';\n' };
+
+export const BEGIN = 'BEGIN ISOLATION LEVEL REPEATABLE READ;\n';
+export const COMMIT = 'COMMIT;\n';
+
+/** Begins a group's transaction. The comment is for whoever reads the rows back. */
+export function takeGroup(group: Omit<ChangedGroup, 'change'> & Hashes, room: string): string {
+  const { stateGroup, oldPredecessor, newPredecessor, oldRows, newRows } = group;
+  return `${BEGIN}CALL pg_temp.take_state_group(${stateGroup}, ${room}, ${oldPredecessor ?? 'NULL'}, ${newPredecessor ?? 'NULL'}, ${oldRows}, ${group.oldRowsHash}); -- ${newRows} new rows of hash ${group.newRowsHash}\n`;
+}
+
+type Hashes = Pick<ChangedGroup['change'], 'oldRowsHash' | 'newRowsHash'>;
+
+/** New rows of a group that was taken. */
+export function guardedList(stateGroup: number, room: string): List {
+  return {
+    begin: `${INSERT}${listBegin(stateGroup, room)}`,
+    end: `\n${LIST_END}\nWHERE ${PASSED};\n`,
+  };
+}
+
+/** What stands around rows, each in brackets, with a comma and a line feed between two of them. */
+export interface List {
+  readonly begin: string;
+  readonly end: string;
+}
+
+function listBegin(stateGroup: number, room: string): string {
+  return `SELECT ${stateGroup}, ${room}, type, state_key, event_id FROM (VALUES\n`;
+}

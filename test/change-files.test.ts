@@ -1,0 +1,347 @@
+import assert from 'node:assert/strict';
+import { tmpdir } from 'node:os';
+import { Readable } from 'node:stream';
+import { buffer } from 'node:stream/consumers';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { readChanges, readEncodings } from '../src/changes/read-changes.js';
+import type { NewEncoding } from '../src/changes/room-change.js';
+import { InputError, StatesDifferError } from '../src/errors.js';
+import { AdaptivePlanner } from '../src/planner/adaptive.js';
+import { isChanged } from '../src/planner/planned-group.js';
+import type { ChangedGroup } from '../src/planner/planned-group.js';
+import { copySink } from '../src/sinks/copy.js';
+import { jsonlSink } from '../src/sinks/jsonl.js';
+import { sqlSink } from '../src/sinks/sql.js';
+import { withChanges } from '../src/verify/changed-room.js';
+import { compareRooms } from '../src/verify/compare-rooms.js';
+import { cut, encoded, lengths, text } from './support/naive-copy-text.js';
+import { rooms, stateOf, tableOf } from './support/naive-room.js';
+import type { Encodings, Room } from './support/naive-room.js';
+import { ROOM, sourceOf } from './support/naive-source.js';
+import { planRoom } from './support/plan-room.js';
+
+const FORMS = ['sql', 'sql -t', 'copy', 'jsonl'] as const;
+type Form = (typeof FORMS)[number];
+
+/** The changes of a room, as one run of the program has them. */
+interface Script {
+  readonly room: string;
+  readonly changes: readonly ChangedGroup[];
+}
+
+async function written(form: Form, scripts: readonly Script[]): Promise<Buffer> {
+  const texts: Buffer[] = [];
+  for (const { room, changes } of scripts) {
+    const header = [
+      'Written by synapse_compress_state 0.1.0.',
+      `Room ${JSON.stringify(room)}, state groups 1 to 9; levels.`,
+      'Apply it.',
+    ];
+    const sink = {
+      sql: () => sqlSink({ room, header, transactions: false }),
+      'sql -t': () => sqlSink({ room, header, transactions: true }),
+      copy: () => copySink({ room, header, batch: 2 }),
+      jsonl: () => jsonlSink({ room }),
+    }[form]();
+    texts.push(await buffer(Readable.from([changes]).pipe(sink)));
+  }
+  return Buffer.concat(texts);
+}
+
+/** What is to be read of a form. */
+function expected(form: Form, scripts: readonly Script[]): NewEncoding[] {
+  return scripts.flatMap(({ room, changes }) =>
+    changes.map((group) => {
+      if (form !== 'sql') return { room, group };
+      const { stateGroup, oldPredecessor, newPredecessor, change } = group;
+      const stays = newPredecessor !== undefined && newPredecessor === oldPredecessor;
+      return {
+        room,
+        group: {
+          stateGroup,
+          newPredecessor: stays ? ('as stored' as const) : newPredecessor,
+          change: { rows: change.rows },
+        },
+      };
+    }),
+  );
+}
+
+/** Scripts that say what was read; the other way round than `expected`. */
+function scriptsOf(read: readonly NewEncoding[]): Script[] {
+  const scripts: { room: string; changes: ChangedGroup[] }[] = [];
+  for (const { room, group } of read) {
+    if (scripts.at(-1)?.room !== room) scripts.push({ room, changes: [] });
+    const { stateGroup, newPredecessor, change } = group;
+    const stays = newPredecessor === 'as stored';
+    scripts.at(-1)!.changes.push({
+      oldPredecessor: stays ? 1 : undefined,
+      oldRows: 0,
+      newRows: change.rows.toString('latin1').split('\n').length - 1,
+      ...group,
+      stateGroup,
+      newPredecessor: stays ? 1 : newPredecessor,
+      change: { oldRowsHash: 0n, newRowsHash: 0n, ...change },
+    });
+  }
+  return scripts;
+}
+
+/** What is read before an error, and that error. */
+async function readAll(
+  bytes: Buffer,
+  chunks: readonly number[] = [65_536],
+  read: typeof readEncodings = readEncodings,
+): Promise<{ read: NewEncoding[]; error: Error | undefined }> {
+  const input = {
+    read: () => Readable.from(cut(bytes, chunks)),
+    place: (index: number) => `Line ${index + 1}`,
+  };
+  const changes: NewEncoding[] = [];
+  try {
+    for await (const change of read(input)) changes.push(change);
+    return { read: changes, error: undefined };
+  } catch (error) {
+    return { read: changes, error: error as Error };
+  }
+}
+
+const anyId = fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER });
+const anyHash = fc.bigInt({ min: -(2n ** 90n), max: 2n ** 90n });
+/** Bytes as latin1, mostly no UTF-8; or a text's UTF-8. */
+const anyText = fc.oneof(
+  text(8),
+  fc
+    .oneof(
+      fc.string({ unit: 'binary', maxLength: 5 }),
+      fc.constantFrom('m.room.member', '', '],["', ']}\n{"', "'), ('", '\\.', 'é😀'),
+    )
+    .map((string) => Buffer.from(string.replaceAll('\0', '')).toString('latin1')),
+);
+const anyRow = fc
+  .tuple(anyText, anyText, anyText)
+  .map((fields) => `${fields.map(encoded).join('\t')}\n`);
+const anyRows = fc.oneof(
+  { weight: 19, arbitrary: fc.array(anyRow, { maxLength: 4 }) },
+  // More than a statement takes.
+  { weight: 1, arbitrary: anyRow.map((row) => Array<string>(2100).fill(row)) },
+);
+const anyChange: fc.Arbitrary<ChangedGroup> = fc
+  .record({
+    stateGroup: anyId,
+    oldPredecessor: fc.option(anyId, { nil: undefined }),
+    newPredecessor: fc.option(anyId, { nil: undefined }),
+    keepsEdge: fc.boolean(),
+    oldRows: fc.nat(),
+    rows: anyRows,
+    oldRowsHash: anyHash,
+    newRowsHash: anyHash,
+  })
+  .map(({ rows, oldRowsHash, newRowsHash, keepsEdge, ...group }) => ({
+    ...group,
+    ...(keepsEdge && { newPredecessor: group.oldPredecessor }),
+    newRows: rows.length,
+    change: { oldRowsHash, newRowsHash, rows: Buffer.from(rows.join(''), 'latin1') },
+  }));
+const anyScripts = fc.uniqueArray(
+  fc.record({
+    room: fc
+      .oneof(fc.string({ unit: 'binary' }), fc.constantFrom('!a:b', "it's\\a\nroom\r", 'NULL, 1'))
+      .map((room) => room.replaceAll('\0', '')),
+    changes: fc.array(anyChange, { minLength: 1, maxLength: 5 }),
+  }),
+  { minLength: 1, maxLength: 3, selector: ({ room }) => room },
+);
+
+for (const form of FORMS) {
+  test(`what is written as ${form} is read again, however it is cut into chunks`, async () => {
+    await fc.assert(
+      fc.asyncProperty(anyScripts, lengths, async (scripts, chunks) => {
+        const { read, error } = await readAll(await written(form, scripts), chunks);
+        assert.ifError(error);
+        assert.deepEqual(read, expected(form, scripts));
+      }),
+    );
+  });
+
+  test(`of ${form} that is cut off all complete changes are read, and it is told`, async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        anyScripts,
+        fc.array(fc.nat(), { minLength: 5, maxLength: 5 }),
+        async (scripts, ends) => {
+          const bytes = await written(form, scripts);
+          const whole = expected(form, scripts);
+          for (const end of ends) {
+            const part = bytes.subarray(0, end % bytes.length);
+            const { read, error } = await readAll(part);
+            assert.deepEqual(read, whole.slice(0, read.length));
+            if (error !== undefined) assert.ok(error instanceof InputError, String(error));
+            // Where it ends between two changes, or two scripts, nothing is missing of those before.
+            else await assertSays(form, part, read);
+          }
+        },
+      ),
+    );
+  });
+
+  test(`of ${form} that is damaged nothing is read but what it says`, async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        anyScripts,
+        fc.array(fc.tuple(fc.nat(), fc.integer({ min: 1, max: 255 }), fc.boolean()), {
+          minLength: 5,
+          maxLength: 5,
+        }),
+        async (scripts, damages) => {
+          const bytes = await written(form, scripts);
+          // Most of a small file is the guard.
+          const changes = Math.max(0, bytes.indexOf('$procedure$;'));
+          for (const [at, flipped, isInChanges] of damages) {
+            const damaged = Buffer.from(bytes);
+            const from = isInChanges ? changes : 0;
+            damaged[from + (at % (bytes.length - from))] ^= flipped;
+            const { read, error } = await readAll(damaged);
+            if (error !== undefined) assert.ok(error instanceof InputError, String(error));
+            else await assertSays(form, damaged, read);
+          }
+        },
+      ),
+    );
+  });
+}
+
+/** Fails unless the bytes are how the changes are written. */
+async function assertSays(form: Form, bytes: Buffer, read: readonly NewEncoding[]): Promise<void> {
+  const again = await written(form, scriptsOf(read));
+  assert.deepEqual(meaning(form, bytes), meaning(form, again));
+}
+
+/** What counts in a file of changes. */
+function meaning(form: Form, bytes: Buffer): unknown {
+  const lines = bytes.toString('latin1').split('\n');
+  if (form === 'jsonl') return jsonMeaning(bytes);
+  if (form !== 'copy') return lines.filter((line) => !line.startsWith('-- '));
+  // What else there is is for psql.
+  return lines.filter((line) => /^\d+\t/.test(line));
+}
+
+function jsonMeaning(bytes: Buffer): unknown[] {
+  const objects = new TextDecoder('utf-8', { fatal: true })
+    .decode(bytes)
+    .trim()
+    // A quote has a backslash before it where it is part of a text.
+    .split(/(?<=\]\})\s+(?=\{")/);
+  return objects.map((object) => {
+    const { rows, ...head } = JSON.parse(object) as {
+      rows: (string | { base64: string })[][];
+    };
+    const bytesOf = (field: string | { base64: string }): string =>
+      (typeof field === 'string'
+        ? Buffer.from(field)
+        : Buffer.from(field.base64, 'base64')
+      ).toString('latin1');
+    return JSON.stringify([head, rows.map((row) => row.map(bytesOf))]);
+  });
+}
+
+test('SQL without guards is not given to be applied', async () => {
+  const [scripts] = fc.sample(anyScripts, 1);
+  for (const form of FORMS) {
+    const { read, error } = await readAll(await written(form, scripts), [100], readChanges);
+    if (form === 'sql') {
+      assert.deepEqual(read, []);
+      assert.match(
+        String(error),
+        /^InputError: Line 1 begins changes .* psql -1 -v ON_ERROR_STOP=1/,
+      );
+    } else {
+      assert.ifError(error);
+      assert.deepEqual(read, expected(form, scripts));
+    }
+  }
+});
+
+/** The encodings of a room with what was read laid over them. */
+function laidOver(room: Room, read: readonly NewEncoding[]): Encodings {
+  const encodings = new Map(room.map((group) => [group.id, { ...group }]));
+  for (const { group } of read) {
+    const { stateGroup, newPredecessor, change } = group;
+    const changed = encodings.get(stateGroup)!;
+    if (newPredecessor !== 'as stored') {
+      changed.predecessors = newPredecessor === undefined ? [] : [newPredecessor];
+    }
+    const lines = change.rows.toString('latin1').split('\n').slice(0, -1);
+    changed.rows = lines.map((line) => {
+      const tab = line.lastIndexOf('\t');
+      return [line.slice(0, tab), line.slice(tab + 1)];
+    });
+  }
+  return encodings;
+}
+
+function differing(room: Room, encodings: Encodings): number[] {
+  const stored: Encodings = new Map(room.map((group) => [group.id, group]));
+  const texts = (id: number, of: Encodings): string =>
+    JSON.stringify([...stateOf(id, of)].map(([key, events]) => [key, ...events].join()).sort());
+  return room.map(({ id }) => id).filter((id) => texts(id, stored) !== texts(id, encodings));
+}
+
+const plannedRooms = rooms(25, { regular: true }).map((room) =>
+  room.map((group) => ({ ...group, reason: 'in-range' as const })),
+);
+const shape = { columns: 'with-room', lengths: [300] } as const;
+
+for (const form of FORMS) {
+  test(`verify reads ${form}, and finds what a damaged file does to a group, or refuses it`, async () => {
+    let refused = 0;
+    let found = 0;
+    const verify = async (room: Room, bytes: Buffer) => {
+      const input = { read: () => Readable.from([bytes]), place: () => 'Here' };
+      const settings = { tmpdir: tmpdir(), memory: 100_000 };
+      const both = await withChanges(sourceOf(room, shape), readEncodings(input), settings);
+      return compareRooms({ before: both[0], after: both[1] });
+    };
+    await fc.assert(
+      fc.asyncProperty(
+        plannedRooms,
+        fc.array(fc.tuple(fc.nat(), fc.integer({ min: 1, max: 255 })), {
+          minLength: 10,
+          maxLength: 10,
+        }),
+        async (room, damages) => {
+          const { planned } = await planRoom(room, tableOf(room), new AdaptivePlanner());
+          const changes = planned.filter(isChanged);
+          fc.pre(changes.length > 0);
+          const bytes = await written(form, [{ room: ROOM, changes }]);
+          assert.equal((await verify(room, bytes)).difference, undefined);
+
+          const start = Math.max(0, bytes.lastIndexOf('$procedure$;'));
+          for (const [at, flipped] of damages) {
+            const damaged = Buffer.from(bytes);
+            damaged[start + (at % (bytes.length - start))] ^= flipped;
+            let difference: { stateGroup: number } | undefined;
+            try {
+              ({ difference } = await verify(room, damaged));
+            } catch (error) {
+              const isTold = error instanceof InputError || error instanceof StatesDifferError;
+              assert.ok(isTold, String(error));
+              refused++;
+              continue;
+            }
+            const { read } = await readAll(damaged);
+            const wrong = differing(room, laidOver(room, read));
+            if (difference === undefined) {
+              assert.deepEqual(wrong, []);
+            } else {
+              assert.ok(wrong.includes(difference.stateGroup));
+              found++;
+            }
+          }
+        },
+      ),
+    );
+    assert.ok(refused > 0 && found > 0, `${refused}, ${found}`);
+  });
+}
