@@ -263,3 +263,66 @@ test('a line of JSON tells a change whole', async (t) => {
   );
   for (const { room_id: room } of changes) assert.equal(room, ROOM);
 });
+
+test('a text that is not UTF-8 is written as base64, and verified as it was', async (t) => {
+  const folder = await temporaryFolder(t);
+  const exports = join(folder, 'exports');
+  await mkdir(exports);
+  // Group 2 is stored whole, and is to become a row on group 1.
+  const [key, otherKey] = ['m.é\t\x80\\t€', 'm.ü\t'].map((text) => Buffer.from(text, 'latin1'));
+  const rows = [
+    [1, key, '$1'],
+    [1, otherKey, '$2'],
+    [2, key, '$1'],
+    [2, otherKey, '$\xff\\n'],
+    [2, 'm.ok\t"€"', '$3'],
+  ] as const;
+  const lines = rows.flatMap(([group, ofKey, event]) => [
+    Buffer.from(`${group}\t!r:x\t`),
+    Buffer.from(ofKey),
+    Buffer.from(`\t${event}\n`, 'latin1'),
+  ]);
+  await writeFile(join(exports, 'state_groups.copy'), '1\t!r:x\t$a\n2\t!r:x\t$b\n');
+  await writeFile(join(exports, 'state_group_edges.copy'), '');
+  await writeFile(join(exports, 'state_groups_state.copy'), Buffer.concat(lines));
+  const output = join(folder, 'changes.jsonl');
+  const made = await runCli(
+    ['-i', exports, '-r', '!r:x', '--format', 'jsonl'].concat('-o', output),
+  );
+  assert.equal(made.code, 0, made.stderr);
+
+  const line = new TextDecoder('utf-8', { fatal: true }).decode(await readFile(output));
+  const change = JSON.parse(line) as {
+    state_group: number;
+    new_predecessor: number;
+    rows: unknown;
+  };
+  const base64 = (text: string) => ({ base64: Buffer.from(text, 'latin1').toString('base64') });
+  assert.deepEqual(
+    [change.state_group, change.new_predecessor, change.rows],
+    [
+      2,
+      1,
+      [
+        ['m.ok', '"€"', '$3'],
+        [base64('m.ü'), '', base64('$\xff\n')],
+      ],
+    ],
+  );
+  const verify = (changes: string) =>
+    runCli(['verify', exports, '--changes', '-', '-r', '!r:x'], { stdin: changes });
+  const verified = await verify(line);
+  assert.equal(verified.code, 0, verified.stderr);
+  const { base64: event } = base64('$\xff\n');
+  const spoilt = await verify(line.replace(event, base64('$\xfe\n').base64));
+  assert.equal(spoilt.code, 8);
+  assert.match(spoilt.stdout, /^State group 2 differs in one key:$/m);
+  for (const wrong of [event.slice(1), `${event.slice(0, -1)}!`, `\0`]) {
+    const refused = await verify(line.replace(event, wrong));
+    assert.equal(refused.code, 3);
+    assert.match(
+      refused.stderr,
+      /Line 1 of standard input (has something that is no row|is no change)/,
+    );
+  }
+});
