@@ -1,6 +1,6 @@
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Writable, type Transform } from 'node:stream';
+import { Readable, Writable, type Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { PlannedGroup } from './planner/planned-group.js';
 import { AdaptivePlanner } from './planner/adaptive.js';
@@ -48,6 +48,8 @@ export interface CompressSettings {
   /** Called after each batch of groups. */
   readonly onProgress?: (progress: Progress) => void;
   readonly signal?: AbortSignal;
+  /** Asked now and then; true ends the run with the groups that are planned by then: any part of a plan is right. */
+  readonly isEnough?: () => boolean;
 }
 
 /** Where the changes go. Nothing of it may be seen under its final name before `keep()` resolved. */
@@ -84,12 +86,14 @@ export async function compressRoom(settings: CompressSettings): Promise<Statisti
       }
     }
     const { planner = new AdaptivePlanner() } = settings;
-    const plan = new RoomPlan(source, planner, settings.verify ?? true);
+    const { isEnough } = settings;
+    const plan = new RoomPlan(source, planner, settings.verify ?? true, isEnough);
+    const rows = isEnough === undefined ? source.rows() : rowsUntilCut(source, plan);
     const stages: NodeJS.ReadWriteStream[] = [plan];
     if (graphs.length > 0) stages.push(graphSink(graphs.map(({ stream }) => stream)));
     if (output !== undefined) stages.push(changeSink(settings, planner));
     if (settings.onProgress) plan.on('planned', progressOf(plan, source, settings.onProgress));
-    await pipeline([source.rows(), ...stages, output?.stream ?? discardStream()], {
+    await pipeline([rows, ...stages, output?.stream ?? discardStream()], {
       ...(settings.signal && { signal: settings.signal }),
     });
 
@@ -105,6 +109,17 @@ export async function compressRoom(settings: CompressSettings): Promise<Statisti
   } finally {
     await source.close();
   }
+}
+
+/** The rows for as long as the plan takes them; then their stream is destroyed. */
+function rowsUntilCut(source: RoomSource, plan: RoomPlan): Readable {
+  async function* chunks(): AsyncGenerator<Buffer> {
+    for await (const chunk of source.rows() as AsyncIterable<Buffer>) {
+      if (plan.isCut) return;
+      yield chunk;
+    }
+  }
+  return Readable.from(chunks(), { objectMode: false });
 }
 
 function changeSink(settings: CompressSettings, planner: Planner): Transform {

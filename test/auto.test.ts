@@ -310,6 +310,35 @@ test('a time budget ends a run, which is no failure', async (t) => {
   assert.match(stderr, /^Done after .*: in 3 rooms \d+ rows were saved/m);
 });
 
+test('of a room that takes longer to plan than there is time, a part is compressed in each run', async (t) => {
+  const db = await goldenDatabase(t);
+  const before = await readAllStates(db);
+  const rows = async () => {
+    const result = await db.query('SELECT count(*)::int AS rows FROM state_groups_state');
+    return (result.rows[0] as { rows: number }).rows;
+  };
+  const settings = {
+    rooms: [GOLDEN_ROOMS[2]],
+    timeBudget: 1500,
+    // As if each piece of the room came from a slow disk.
+    onProgress: () => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 60),
+  };
+  const inParts: string[] = [];
+  for (let runs = 1, isWhole = false; !isWhole; runs++) {
+    assert.ok(runs < 30, 'it was to be done by now');
+    const rowsBefore = await rows();
+    const { lines, failed, groupsSkipped, rowsDeleted, rowsInserted } = await run(db, settings);
+    assert.deepEqual([failed, groupsSkipped], [[], 0]);
+    assert.equal(await rows(), rowsBefore - rowsDeleted + rowsInserted);
+    inParts.push(
+      ...lines.filter((line) => /is planned up to state group \d+, which is/.test(line)),
+    );
+    isWhole = lines.some((line) => line.includes('up to state group 17678:'));
+  }
+  assert.ok(inParts.length > 0);
+  expectSameStates(await readAllStates(db), before);
+});
+
 test('a second compressor is told of the first', async (t) => {
   const db = await goldenDatabase(t);
   const rewriter = await Rewriter.open({ dsn: db.url, env: {} });

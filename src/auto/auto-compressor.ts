@@ -276,21 +276,49 @@ class AutoCompressor {
     }
   }
 
-  /** Compresses a whole room by adaptive. */
+  /**
+   * Compresses a room by adaptive. Where its plan would take all the time that is left, the part of it that is
+   * ready after half of that is applied, and so on; otherwise a large room would never come to its end, and
+   * be the first of each run. What is compressed already is planned quickly.
+   */
   async #room(room: string, settings: AdaptiveSettings): Promise<void> {
+    let goesOn: boolean;
+    do {
+      goesOn = await this.#planAndApply(room, settings);
+    } while (goesOn && !this.#isDone());
+  }
+
+  /** Whether there is more of the room than was planned. */
+  async #planAndApply(room: string, settings: AdaptiveSettings): Promise<boolean> {
+    const { timeBudget, log } = this.#settings;
     const source = await this.#open(room, {}).catch((error: unknown) => {
       if (error instanceof RoomNotFoundError) return undefined;
       throw error;
     });
     if (source === undefined) {
-      this.#settings.log('info', `Room '${room}' has gone meanwhile.`, { room });
-      return;
+      log('info', `Room '${room}' has gone meanwhile.`, { room });
+      return false;
     }
-    const changes = await this.#plan(source, new AdaptivePlanner(settings));
+    const halfTime = (performance.now() + this.#started + (timeBudget ?? Infinity)) / 2;
+    const isEnough = (): boolean => performance.now() > halfTime;
+    const changes = await this.#plan(source, new AdaptivePlanner(settings), isEnough);
     try {
-      const gains = changes.rowsAfter < changes.rowsBefore;
-      const save = [saveProgress(room, changes.lastGroup, adaptiveLevels())];
+      const { isWhole, lastGroup, rowsBefore, rowsAfter } = changes;
+      const gains = rowsAfter < rowsBefore;
+      if (!isWhole) {
+        const soFar = gains
+          ? ` up to state group ${lastGroup}, which is applied`
+          : ' without a gain';
+        log(
+          'info',
+          `Room '${room}' takes longer to plan than half of the time that is left: it is planned${soFar}.`,
+          { room },
+        );
+        if (!gains) return false;
+      }
+      const save = isWhole ? [saveProgress(room, lastGroup, adaptiveLevels())] : [];
       await this.#apply(room, changes, gains, save);
+      return !isWhole;
     } finally {
       await changes.spool?.close();
     }
@@ -365,11 +393,16 @@ class AutoCompressor {
     return openPostgresSource({ dsn, env, room, range, bases, signal: this.#stop });
   }
 
-  async #plan(source: RoomSource, planner: AdaptivePlanner | LevelsPlanner): Promise<RoomChanges> {
+  async #plan(
+    source: RoomSource,
+    planner: AdaptivePlanner | LevelsPlanner,
+    isEnough?: () => boolean,
+  ): Promise<RoomChanges> {
     const { tmpdir, dryRun, onProgress, log } = this.#settings;
     const changes = await planChanges(source, planner, {
       tmpdir: dryRun ? undefined : tmpdir,
       signal: this.#stop,
+      isEnough,
       onProgress,
     });
     this.#groupsPlanned += changes.stateGroups;

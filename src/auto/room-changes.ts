@@ -5,11 +5,13 @@ import type { Planner } from '../planner/planner.js';
 import { IN_RANGE } from '../sources/group-table.js';
 import type { RoomSource } from '../sources/room-source.js';
 
-/** The verified plan of a room or a part of it. */
+/** The verified plan of a room or a part of it; the figures are those of what is planned. */
 export interface RoomChanges {
-  /** The last state group in range. */
+  /** Whether all groups in range are planned, and not only the first of them. */
+  readonly isWhole: boolean;
+  /** The last state group in range that is planned, if there is one. */
   readonly lastGroup: number;
-  /** Groups in range. */
+  /** Groups in range that are planned. */
   readonly stateGroups: number;
   readonly rowsBefore: number;
   readonly rowsAfter: number;
@@ -22,34 +24,40 @@ export interface PlanSettings {
   /** Folder for the changes; without one only figures are made. */
   readonly tmpdir: string | undefined;
   readonly signal: AbortSignal;
+  /** Asked now and then; true ends the plan with the groups that are planned by then. */
+  readonly isEnough?: (() => boolean) | undefined;
   readonly onProgress: (progress: Progress) => void;
 }
 
 /**
- * Plans a room to the end, and closes its source: nothing of the database is held when this returns.
+ * Plans a room, to the end or until it is enough, and closes its source: nothing of the database is held
+ * when this returns.
  *
  * @throws as `compressRoom`
  */
 export async function planChanges(
   source: RoomSource,
   planner: Planner,
-  { tmpdir, signal, onProgress }: PlanSettings,
+  { tmpdir, signal, isEnough, onProgress }: PlanSettings,
 ): Promise<RoomChanges> {
   const { ids, flags } = source.groups;
   let spool: ChangeSpool | undefined;
   try {
     if (tmpdir !== undefined) spool = await ChangeSpool.create(tmpdir);
-    const { rowsBefore, rowsAfter, groupsWritten } = await compressRoom({
+    const { stateGroups, rowsBefore, rowsAfter, groupsWritten } = await compressRoom({
       source,
       planner,
       format: 'copy',
       signal,
       onProgress,
       ...(spool && { output: spool }),
+      ...(isEnough && { isEnough }),
     });
+    const planned = flags.subarray(0, stateGroups);
     return {
-      lastGroup: ids[flags.findLastIndex((flag) => (flag & IN_RANGE) !== 0)],
-      stateGroups: flags.reduce((sum, flag) => sum + (flag & IN_RANGE), 0),
+      isWhole: planned.length === flags.length,
+      lastGroup: ids[planned.findLastIndex((flag) => (flag & IN_RANGE) !== 0)],
+      stateGroups: planned.reduce((sum, flag) => sum + (flag & IN_RANGE), 0),
       rowsBefore,
       rowsAfter,
       groupsToWrite: groupsWritten,

@@ -21,6 +21,8 @@ const UNKNOWN = -2;
  * soon as nothing can need it. Memory grows with the room's state and with 4 bytes a group. Chunks go
  * back to the source: nobody else may read them.
  *
+ * Once `isEnough` says so, no further group is planned, and rows may end anywhere.
+ *
  * Emits `planned` after each array, for those who show `counts`, and fails with `VerificationError` if
  * a planned state differs from the stored one.
  */
@@ -32,6 +34,8 @@ export class RoomPlan extends Transform {
   readonly #states: LiveStates;
   readonly #parser: RowParser;
   readonly #fingerprints: Fingerprints | undefined;
+  readonly #isEnough: () => boolean;
+  #isCut = false;
   readonly #plan = new Plan();
   /** For each group the number of its state, `NO_STATE` before its turn, or `UNKNOWN`. */
   readonly #stateOf: Int32Array;
@@ -45,6 +49,7 @@ export class RoomPlan extends Transform {
     source: Pick<RoomSource, 'groups' | 'rowColumns' | 'room' | 'giveBack'>,
     planner: Planner,
     verify = true,
+    isEnough: () => boolean = () => false,
   ) {
     super({ readableObjectMode: true, readableHighWaterMark: 4 });
     const seed = randomBytes(8);
@@ -54,6 +59,7 @@ export class RoomPlan extends Transform {
     this.#entries = new EntryPool(keys);
     this.#states = new LiveStates(this.#entries);
     this.#fingerprints = verify ? new Fingerprints(this.#states) : undefined;
+    this.#isEnough = isEnough;
     this.#stateOf = new Int32Array(source.groups.length).fill(NO_STATE);
     this.#toCome = source.groups.flags.reduce((sum, flags) => sum + (flags & IN_RANGE), 0);
     this.counts = new RoomCounts(this.#entries, Buffer.byteLength(source.room));
@@ -66,7 +72,17 @@ export class RoomPlan extends Transform {
     return this.#fingerprints?.verified ?? 0;
   }
 
+  /** Whether it was enough before all rows had come. */
+  get isCut(): boolean {
+    return this.#isCut;
+  }
+
   override _transform(chunk: Buffer, _encoding: BufferEncoding, done: TransformCallback): void {
+    this.#isCut ||= this.#isEnough();
+    if (this.#isCut) {
+      done();
+      return;
+    }
     try {
       this.#parser.write(chunk);
     } catch (error) {
@@ -79,7 +95,8 @@ export class RoomPlan extends Transform {
 
   override _flush(done: TransformCallback): void {
     try {
-      this.#parser.end();
+      // What has not come of a room that is cut off is not to be taken for groups without rows.
+      if (!this.#isCut) this.#parser.end();
     } catch (error) {
       done(error as Error);
       return;
