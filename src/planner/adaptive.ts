@@ -1,7 +1,7 @@
 import { grown } from '../state/grown.js';
 import { NO_STATE, type LiveStates } from '../state/live-states.js';
 import type { Plan, Planner } from './planner.js';
-import { LACKS_KEY } from '../state/state-trie.js';
+import { LACKS_KEY, OVER_LIMIT } from '../state/state-trie.js';
 import { ReachableStates } from './reachable-states.js';
 
 /** Branches whose heads and ancestors are looked at; measured in docs/algorithm.md. */
@@ -18,6 +18,13 @@ const NEIGHBOUR = 1 / 32;
 const LEAST_NEIGHBOUR = 64;
 /** A branch goes on from a head that is at most so many rows away. */
 const NEAR = 16;
+/**
+ * Two states are compared up to so many rows more than a base may cost: what is known then of how far
+ * apart they are spares the comparing of as many neighbours.
+ */
+const BEYOND = 256;
+/** More rows than any base costs: it has a key too many, and so has all that stands on it. */
+const NO_BASE = 2 ** 30;
 /** A stored delta of so few rows is kept without a search while it fits. */
 const SMALL_DELTA = 8;
 
@@ -78,6 +85,9 @@ export class AdaptivePlanner implements Planner {
   #awaited = new Uint8Array(256);
   #lookedAt = new Int32Array(256);
   #search = 0;
+  /** For each state the rows of its delta in the new tree, and how many it would cost at least in the search under way. */
+  #deltaRows = new Int32Array(256);
+  #leastRows = new Int32Array(256);
   /** A key that the state of the search under way has not. */
   #lackedKey = -1;
   /** From a head to its root. */
@@ -109,6 +119,8 @@ export class AdaptivePlanner implements Planner {
   plan(states: LiveStates, state: number, stored: number, plan: Plan, toCome: number): boolean {
     this.#awaited = grown(this.#awaited, states.length);
     this.#lookedAt = grown(this.#lookedAt, states.length);
+    this.#deltaRows = grown(this.#deltaRows, states.length);
+    this.#leastRows = grown(this.#leastRows, states.length);
     const base = this.#choose(states, state, stored, toCome);
     const changed =
       base !== stored || (states.spareRows[state] > 0 && states.elsewhere[base] === 0);
@@ -121,6 +133,7 @@ export class AdaptivePlanner implements Planner {
           : states.difference(base, state, plan.delta, plan.delta.length);
       this.#savedRows += states.neededRows[state] + states.spareRows[state] - plan.length;
     }
+    this.#deltaRows[state] = changed ? plan.length : states.neededRows[state];
     if (base === NO_STATE && stored !== NO_STATE) {
       this.forcedResets++;
       this.forcedResetRows += plan.length;
@@ -168,7 +181,7 @@ export class AdaptivePlanner implements Planner {
     this.#bestValue = this.#worth[0] * size - size;
     if (stored !== NO_STATE) {
       // Once a room is compressed the stored base fits, and its ancestors are neighbours like others.
-      this.#look(states, state, stored, limit, size);
+      this.#look(states, state, stored, 0, limit, size);
       this.#climb(states, state, stored, limit, this.#mostRows(size));
     }
     const most = this.#mostRows(size);
@@ -195,6 +208,7 @@ export class AdaptivePlanner implements Planner {
         head,
         state,
         Math.min(rows - 1, NEAR, Math.floor(left * hopWorth)),
+        0,
       );
       if (found < 0) continue;
       this.#best = head;
@@ -216,7 +230,7 @@ export class AdaptivePlanner implements Planner {
   /**
    * Looks at `from` and its ancestors in the new tree for a base that costs at most `most` rows. The
    * root comes first: the fewer hops a base has the more it is worth, and a good one spares most others
-   * the comparing.
+   * the comparing. A delta of few rows brings a base no nearer than these rows.
    */
   #climb(states: LiveStates, state: number, from: number, limit: number, most: number): void {
     let length = 0;
@@ -226,34 +240,58 @@ export class AdaptivePlanner implements Planner {
       base = this.#reachable.baseOf(base)
     ) {
       this.#lookedAt[base] = this.#search;
+      this.#leastRows[base] = 0;
       if (states.elsewhere[base] > 0) continue;
       this.#way = grown(this.#way, length + 1);
       this.#way[length++] = base;
     }
-    while (length > 0) this.#look(states, state, this.#way[--length], limit, most);
+    while (length > 0) {
+      const base = this.#way[--length];
+      const below = this.#reachable.baseOf(base);
+      const least = below === NO_STATE ? 0 : this.#leastRows[below] - this.#deltaRows[base];
+      this.#look(states, state, base, least, limit, most);
+    }
   }
 
-  /** Takes `base` if it is better than the best so far. */
-  #look(states: LiveStates, state: number, base: number, limit: number, most: number): void {
+  /** Takes `base`, which costs at least so many rows, if it is better than the best so far. */
+  #look(
+    states: LiveStates,
+    state: number,
+    base: number,
+    least: number,
+    limit: number,
+    most: number,
+  ): void {
+    this.#leastRows[base] = least;
     const hops = states.hopsAfter[base];
     if (hops >= limit) return;
     const worth = this.#worth[hops] * states.size[state];
     const gain = Math.ceil(worth - this.#bestValue) - 1;
-    const rows = this.#rows(states, base, state, Math.min(gain, most));
+    const allowed = Math.min(gain, most);
+    if (least > allowed) return;
+    const rows = this.#rows(states, base, state, allowed, BEYOND);
+    this.#leastRows[base] = rows < 0 ? Math.max(least, ~rows) : rows;
     if (rows < 0) return;
     this.#best = base;
     this.#bestValue = worth - rows;
   }
 
-  /** The rows of `state`'s delta on `base`; negative if there is none or it has more than `limit`. */
-  #rows(states: LiveStates, base: number, state: number, limit: number): number {
+  /**
+   * The rows of `state`'s delta on `base`, if these are at most `limit`; else `~` of a number that they
+   * are at least. They are counted up to so many `beyond` the limit.
+   */
+  #rows(states: LiveStates, base: number, state: number, limit: number, beyond: number): number {
     const more = states.size[state] - states.size[base];
-    if (more < 0 || more > limit) return -1;
+    if (more < 0) return ~NO_BASE;
+    if (more > limit) return ~more;
     // Ancestors and neighbours of a base that is none mostly have the same key too many.
-    if (this.#lackedKey >= 0 && states.get(base, this.#lackedKey) >= 0) return LACKS_KEY;
-    const rows = states.difference(base, state, this.#found, Math.min(limit, this.#found.length));
-    if (rows === LACKS_KEY) this.#lackedKey = states.trie.lackedKey;
-    return rows;
+    if (this.#lackedKey >= 0 && states.get(base, this.#lackedKey) >= 0) return ~NO_BASE;
+    const most = Math.min(limit + beyond, this.#found.length);
+    const rows = states.difference(base, state, this.#found, most);
+    if (rows === OVER_LIMIT) return ~(most + 1);
+    if (rows !== LACKS_KEY) return rows <= limit ? rows : ~rows;
+    this.#lackedKey = states.trie.lackedKey;
+    return ~NO_BASE;
   }
 
   /** Makes `state` the head of a branch, in the place of its base if that was one. */
