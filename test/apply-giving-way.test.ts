@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
+import { Readable } from 'node:stream';
+import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
@@ -7,6 +9,7 @@ import type pg from 'pg';
 import { Rewriter } from '../src/apply/rewriter.js';
 import type { Outcome } from '../src/apply/rewriter.js';
 import type { ChangedGroup } from '../src/planner/planned-group.js';
+import { copySink } from '../src/sinks/copy.js';
 import {
   openRewriter,
   planChange,
@@ -15,6 +18,7 @@ import {
   storedRoom,
 } from './support/guarded-change.js';
 import type { TestDatabase } from './support/postgres.js';
+import { hasPsql, psql } from './support/psql.js';
 import {
   ALL,
   expectPurged,
@@ -105,6 +109,27 @@ test('purges that meet batch after batch go first, and none is given up', async 
   await expectPurged(db, states, purged);
   assert.equal(rewritten, BASES - purged.length);
 });
+
+test(
+  'purges that meet the batches of a copy script go first as well',
+  { skip: !hasPsql },
+  async (t) => {
+    const [db, batches] = await roomToCompress(t);
+    const states = await readAllStates(db);
+    const sink = copySink({ room: ROOM, header: [], batch: BASES });
+    const script = (await text(Readable.from(batches).pipe(sink))).replaceAll(
+      '\nCALL pg_temp.note_who_waits();',
+      `\nSELECT pg_sleep(${BATCH_SECONDS});$&`,
+    );
+    const work = psql(db, Readable.from([script]), ['-At']);
+    const { attempts, purged, givenUp } = await purgeBases(t, db, work);
+    assert.equal(givenUp, 0);
+    assert.ok(attempts.some((tries) => tries > 1));
+    await expectPurged(db, states, purged);
+    const { stdout, stderr } = await work;
+    assert.match(stdout, /^[1-9]\d*\|0\|\d+$/m, stderr);
+  },
+);
 
 test('a long purge of the room that is in the way of a batch is not ended by it', async (t) => {
   const db = await roomDatabase(t);

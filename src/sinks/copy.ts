@@ -1,6 +1,7 @@
 import type { Transform } from 'node:stream';
 import { transform } from 'through2';
 import { changeLine, rowLines } from '../apply/batch-text.js';
+import { DEFINE_GIVING_WAY } from '../apply/giving-way.js';
 import {
   BEGIN_BATCH,
   COPY_CHANGES,
@@ -89,7 +90,8 @@ ${comment}
 \\set ON_ERROR_STOP on
 BEGIN;
 SET client_encoding = 'UTF8';
-${DEFINE_REWRITING}${COUNTS.map((count) => `SET ${count} = '0';\n`).join('')}SET client_min_messages = 'notice';
+${DEFINE_REWRITING}${DEFINE_GIVING_WAY}
+${COUNTS.map((count) => `SET ${count} = '0';\n`).join('')}SET client_min_messages = 'notice';
 COMMIT;
 `;
 }
@@ -100,9 +102,12 @@ function* batchText(room: string, groups: readonly ChangedGroup[]): Generator<Bu
   );
   yield* rowLines(groups);
   yield Buffer.from(
-    `${END_OF_COPY}\nCOMMIT;\n${BEGIN_BATCH};\nCALL pg_temp.rewrite_state_groups(${literal(room)}, true);\nCOMMIT;\n`,
+    `${END_OF_COPY}\nCOMMIT;\n${BEGIN_BATCH};\nCALL pg_temp.rewrite_state_groups(${literal(room)}, true);\n${COMMIT_AND_GIVE_WAY}`,
   );
 }
+
+const COMMIT_AND_GIVE_WAY =
+  'CALL pg_temp.note_who_waits();\nCOMMIT;\nCALL pg_temp.let_them_go_first();\n';
 
 const SUMMARY = `
 SELECT current_setting('${COUNTS[0]}') AS "state groups rewritten",
