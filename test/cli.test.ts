@@ -3,7 +3,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import type { ChildProcessByStdio } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, createReadStream, openSync } from 'node:fs';
-import { link, mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { chmod, link, mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import type { Readable, Writable } from 'node:stream';
@@ -151,6 +151,29 @@ test('no output takes the place of what is read, by whatever name', async (t) =>
 
   const within = await runCli(['-i', folder, '-r', ROOM, '-o', join(folder, 'out.sql')]);
   assert.equal(within.code, 0, within.stderr);
+});
+
+test('a current folder that is gone is told', async (t) => {
+  const folder = join(await temporaryFolder(t), 'gone');
+  await mkdir(folder);
+  const script = 'rmdir "$PWD" && exec "$0" "$@"';
+  const { status, stderr } = spawnSync(
+    'sh',
+    ['-c', script, process.execPath, CLI, '-i', '/dev/null', '-r', ROOM],
+    { cwd: folder, encoding: 'utf8' },
+  );
+  assert.equal(status, 2, stderr);
+  assert.match(stderr, /^synapse_compress_state: The current folder is gone\./);
+});
+
+test('a folder that may not be read is told', async (t) => {
+  if (process.getuid?.() === 0) return t.skip('root may read all folders');
+  const folder = await exportRoom(t);
+  await chmod(folder, 0);
+  t.after(() => chmod(folder, 0o700));
+  const { code, stderr } = await runCli(['-i', folder, '-r', ROOM]);
+  assert.equal(code, 3, stderr);
+  assert.match(stderr, /Can't read .*export: permission is denied\.$/m);
 });
 
 test('every figure is one JSON object, on stdout or in a file', async (t) => {

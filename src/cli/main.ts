@@ -1,3 +1,4 @@
+import { UsageError } from '../errors.js';
 import type { Answer } from './arguments.js';
 import { parseCommandLine } from './command-line.js';
 import { failureOf } from './failure.js';
@@ -37,6 +38,11 @@ export async function main(args: readonly string[]): Promise<void> {
 
 /** Runs the command that the first argument names; compressing is the one without a name. */
 async function run(args: readonly string[], status: StatusLine): Promise<Answer | void> {
+  try {
+    process.cwd();
+  } catch (cause) {
+    throw new UsageError('The current folder is gone. Change to one that is there.', { cause });
+  }
   const [name, ...rest] = args;
   switch (name) {
     case 'verify': {

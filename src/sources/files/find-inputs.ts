@@ -189,7 +189,9 @@ export async function filesOf(inputs: readonly string[]): Promise<string[]> {
 }
 
 async function tableFiles(folder: string): Promise<string[]> {
-  const all = await readdir(folder);
+  const all = await readdir(folder).catch((error: unknown) => {
+    throw explained(folder, error);
+  });
   if (all.includes('toc.dat')) {
     throw new InputError(
       `${folder} is an archive that pg_dump -Fd made. Pipe it through pg_restore: pg_restore -f - ${folder} | synapse_compress_state -i - …`,
