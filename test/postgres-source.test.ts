@@ -620,5 +620,14 @@ test('a user who may not read a table is told which, and what to grant', async (
   const source = await open(db, {}, { dsn });
   assert.equal((await storedRows(db, source.groups.ids)).compare(await buffer(source.rows())), 0);
   await source.close();
+
+  await db.query('ALTER TABLE state_groups_state ENABLE ROW LEVEL SECURITY');
+  await db.query('CREATE POLICY few ON state_groups_state USING (state_group < 3)');
+  const hidden = await open(db, {}, { dsn });
+  await assert.rejects(buffer(hidden.rows()), {
+    name: DatabaseError.name,
+    message: /row-level security policy for table "state_groups_state"/,
+  });
+  await hidden.close();
   await db.query(`DROP OWNED BY ${role}; DROP ROLE ${role}`);
 });

@@ -37,6 +37,7 @@ const LONGEST_PAUSE = 10_000;
 const SETTINGS = `
   SET client_encoding = 'UTF8';
   SET standard_conforming_strings = on;
+  SET row_security = off;
   SET lock_timeout = '5s';
   SET statement_timeout = '10min';
   SET idle_in_transaction_session_timeout = '1min';

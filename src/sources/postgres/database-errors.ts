@@ -137,7 +137,7 @@ function statementFailed(cause: Error, doing: string): string {
     case '40001':
       return `The server, a standby, had to give up the snapshot ${doing}: ${message}. Run it against the primary, or set hot_standby_feedback = on on the standby.`;
     case '42501':
-      return `The user may not read what is needed ${doing}: ${message}. It needs GRANT SELECT ON state_groups, state_group_edges, state_groups_state.`;
+      return `The user may not read what is needed ${doing}: ${message}. It needs GRANT SELECT ON state_groups, state_group_edges, state_groups_state, and to see every row of them.`;
     default:
       return `Postgres reports an error ${doing}: ${message} (${code}).`;
   }
