@@ -137,6 +137,6 @@ test('a row of too few columns, for which another makes up, is refused when it i
   });
   await assert.rejects(
     compressRoom({ source }),
-    /^InputError: Row 2 of state_groups_state does not have 5 columns/,
+    /^InputError: Row 2 of the sorted state_groups_state, near state group \d+, does not have 5 columns/,
   );
 });

@@ -353,7 +353,9 @@ export class RowParser implements GroupRows {
   }
 
   #where(): string {
-    return `Row ${this.#line} of state_groups_state`;
+    const group = this.#table.ids[this.#index];
+    const near = group === undefined ? '' : `, near state group ${group}`;
+    return `Row ${this.#line} of the sorted state_groups_state${near},`;
   }
 }
 
