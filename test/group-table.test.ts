@@ -15,11 +15,20 @@ import {
 type Reason = 'in-range' | 'out-of-range' | 'other-room' | 'unread-rows' | 'missing-group';
 type Edge = readonly [group: number, prev: number];
 
+/** The room's ids are those in range, and those below and above that are out of range. */
 function build(groups: Iterable<readonly [number, Reason]>, edges: Iterable<Edge>): GroupTable {
-  const builder = new GroupTableBuilder();
-  for (const [id, reason] of groups) {
-    if (reason === 'in-range') builder.addGroup(id);
-    else builder.addAncestor(id, reason);
+  const added = [...groups];
+  const idsOf = (reason: Reason) => added.filter(([, why]) => why === reason).map(([id]) => id);
+  const inside = idsOf('in-range');
+  const least = inside.reduce((a, b) => Math.min(a, b), Infinity);
+  const most = inside.reduce((a, b) => Math.max(a, b), -Infinity);
+  const outside = idsOf('out-of-range').filter((id) => id < least || id > most);
+  const known = new Set([...inside, ...outside]);
+  const ids = Float64Array.from(known).sort();
+  const [from, to] = [ids.indexOf(least), ids.indexOf(most) + 1];
+  const builder = new GroupTableBuilder(ids, Math.max(0, from), to);
+  for (const [id, reason] of added) {
+    if (reason !== 'in-range' && !known.has(id)) builder.addAncestor(id, reason);
   }
   for (const [group, prev] of edges) builder.addEdge(group, prev);
   return builder.finish();
@@ -123,7 +132,7 @@ describe('the group table', () => {
   });
 
   it('is empty without groups', () => {
-    assert.equal(new GroupTableBuilder().finish().length, 0);
+    assert.equal(new GroupTableBuilder(new Float64Array(0)).finish().length, 0);
   });
 
   it('keeps ids up to the largest exact integer apart', () => {
@@ -157,6 +166,23 @@ describe('the group table', () => {
     assert.deepEqual(table.irregularities, []);
   });
 
+  it('takes the ids as they are where all stay and none comes beside them', () => {
+    const ids = Float64Array.of(4, 6, 9);
+    const builder = new GroupTableBuilder(ids);
+    builder.addEdge(9, 4);
+    assert.equal(builder.finish().ids, ids);
+  });
+
+  it('leaves out a group of the room below the range that none in range reads through', () => {
+    const builder = new GroupTableBuilder(Float64Array.of(1, 2, 3, 4, 5), 2, 4);
+    builder.addEdge(4, 1);
+    builder.addEdge(5, 2);
+    const table = builder.finish();
+    assert.deepEqual([...table.ids], [1, 3, 4]);
+    assert.deepEqual([...table.prev], [NO_PREDECESSOR, NO_PREDECESSOR, 0]);
+    assert.deepEqual([...table.flags], [0, IN_RANGE, IN_RANGE]);
+  });
+
   it('walks chains of any length', () => {
     const length = 100_000;
     const ids = Array.from({ length }, (_, i) => i + 1);
@@ -176,8 +202,7 @@ describe('the group table', () => {
   });
 
   it('asks for the predecessors that are missing until all are there', () => {
-    const builder = new GroupTableBuilder();
-    builder.addGroup(9);
+    const builder = new GroupTableBuilder(Float64Array.of(9));
     builder.addEdge(9, 5);
     builder.addEdge(9, 4);
     assert.deepEqual([...builder.missingPredecessors()], [4, 5]);
@@ -191,8 +216,7 @@ describe('the group table', () => {
   });
 
   it('refuses to be finished while a predecessor is missing', () => {
-    const builder = new GroupTableBuilder();
-    builder.addGroup(2);
+    const builder = new GroupTableBuilder(Float64Array.of(2));
     builder.addEdge(2, 1);
     assert.throws(() => builder.finish(), /State group 1 /);
   });

@@ -86,20 +86,25 @@ const IRREGULAR = SEVERAL | LARGER | OWN | UNREAD;
 const EXAMPLES = 5;
 
 /**
- * Collects ids and edges in any order, each as often as it comes, then puts them in order and finds
- * what is irregular.
+ * Collects the edges of a room's groups, and groups beside them, in any order and each as often as it
+ * comes, then puts them in order and finds what is irregular.
  *
- * A source adds the groups in range and their edges, asks for `missingPredecessors()` and adds those
- * with their edges until there are none, then calls `finish()`. It may add more groups than are
- * needed: those that are no ancestor of a group in range are left out, but what an irregular one of
- * them reads through is frozen. So a source that knows all of a room's edges adds them all.
+ * A source adds the edges of the groups in range, asks for `missingPredecessors()` and adds those with
+ * their edges until there are none, then calls `finish()`. It may add more groups than are needed: those
+ * that are no ancestor of a group in range are left out, but what an irregular one of them reads through
+ * is frozen. So a source that knows all of a room's edges adds them all.
  *
- * Takes 8 bytes for each group and 16 for each edge while they are collected, up to three times that
- * for the moment in which an array grows, and 37 bytes a group more in `finish()` (57 if there are
- * predecessors with larger ids).
+ * Beside the ids it takes 6 bytes for each of the room's groups, 8 for each group and 16 for each edge
+ * beside them, and in `finish()` 9 bytes a group more; 27 if not all groups stay or some are beside them,
+ * and another 20 if there are predecessors with larger ids.
  */
 export class GroupTableBuilder {
-  readonly #inRange = new IdList();
+  readonly #ids: Float64Array;
+  readonly #marks: Uint16Array;
+  /** Between two of `#ids`, by their index. */
+  readonly #edges: GroupEdges;
+  readonly #groupFinder: IdFinder;
+  readonly #prevFinder: IdFinder;
   readonly #others = {
     'out-of-range': new IdList(),
     'other-room': new IdList(),
@@ -107,19 +112,28 @@ export class GroupTableBuilder {
     'missing-group': new IdList(),
   };
   readonly #bases = new IdList();
-  readonly #edges = new EdgeList();
+  /** The other edges. */
+  readonly #beside = new EdgeList();
   /** Of the edges before `#looked`, these predecessors were missing when last asked. */
   #missing: Float64Array = new Float64Array(0);
   #looked = 0;
 
-  /** Adds a group of the room that is in range. */
-  addGroup(id: number): void {
-    this.#inRange.add(id);
+  /**
+   * `ids` are groups of the room, ascending and each once; those from the index `from` to before `to` are
+   * in range. They become the table's if all of them stay and none comes beside them.
+   */
+  constructor(ids: Float64Array, from = 0, to = ids.length) {
+    this.#ids = ids;
+    this.#marks = new Uint16Array(ids.length).fill(IN_RANGE, from, to);
+    this.#edges = new GroupEdges(ids.length, (group) => (this.#marks[group] |= REPEATED));
+    this.#groupFinder = new IdFinder(ids);
+    this.#prevFinder = new IdFinder(ids);
   }
 
   /**
-   * Adds a group that is out of range, of another room (whose rows can or can't be read), or known from
-   * edges alone. Of several reasons for one group the first in this order counts; in range is before all.
+   * Adds a group of the room that is out of range, one of another room (whose rows can or can't be read),
+   * or one known from edges alone. Of several reasons for one group the first in this order counts; that
+   * it is among the room's ids is before all.
    */
   addAncestor(
     id: number,
@@ -133,9 +147,12 @@ export class GroupTableBuilder {
     this.#bases.add(id);
   }
 
-  /** Adds an edge whose `group` was or will be added. */
+  /** Adds an edge whose `group` is one of the room's, or was or will be added. */
   addEdge(group: number, prev: number): void {
-    this.#edges.add(group, prev);
+    const groupIndex = this.#groupFinder.indexOf(group);
+    const prevIndex = this.#prevFinder.indexOf(prev);
+    if (groupIndex >= 0 && prevIndex >= 0) this.#edges.add(groupIndex, prevIndex);
+    else this.#beside.add(group, prev);
   }
 
   /** Ids that edges name as predecessors and that were not added yet, ascending. */
@@ -146,7 +163,7 @@ export class GroupTableBuilder {
       if (!known.some((finder) => finder.has(id))) missing.add(id);
     };
     this.#missing.forEach(look);
-    const { prevs, length } = this.#edges;
+    const { prevs, length } = this.#beside;
     prevs.subarray(this.#looked, length).forEach(look);
     this.#looked = length;
     this.#missing = missing.sorted();
@@ -159,9 +176,12 @@ export class GroupTableBuilder {
    * @throws Error if an edge names a group that was not added, which is a mistake of the source
    */
   finish(): GroupTable {
-    const ids = this.#union();
-    const marks = this.#reasons(ids);
-    const edges = this.#indexedEdges(ids, marks);
+    this.#edges.settle();
+    const hasOthers =
+      this.#beside.length > 0 || this.#lists().some((list, i) => i > 0 && list.length > 0);
+    const [ids, marks, edges] = hasOthers
+      ? this.#withOthers()
+      : [this.#ids, this.#marks, this.#edges];
     markIrregular(edges, marks);
     edges.markAncestors(marks, IRREGULAR, FROZEN);
     for (const id of this.#bases.sorted()) marks[indexOfId(ids, id)] |= NEEDED;
@@ -171,49 +191,32 @@ export class GroupTableBuilder {
 
   /** In the order in which reasons count. */
   #lists(): Float64Array[] {
-    return [this.#inRange, ...Object.values(this.#others)].map((list) => list.sorted());
+    return [this.#ids, ...Object.values(this.#others).map((list) => list.sorted())];
   }
 
-  #union(): Float64Array {
+  /** The room's groups and those beside them, in new numbers. */
+  #withOthers(): [ids: Float64Array, marks: Uint16Array, edges: GroupEdges] {
     const lists = this.#lists();
-    const all = new Float64Array(lists.reduce((length, list) => length + list.length, 0));
-    let length = 0;
-    for (const list of lists) {
-      all.set(list, length);
-      length += list.length;
-    }
-    if (lists.some((list) => list.length === length)) return all;
-    all.sort();
-    let distinct = 0;
-    for (const id of all) {
-      if (distinct === 0 || id !== all[distinct - 1]) all[distinct++] = id;
-    }
-    return all.subarray(0, distinct);
-  }
-
-  #reasons(ids: Float64Array): Uint16Array {
-    const lists = this.#lists();
-    const marksOf = [IN_RANGE, 0, OTHER_ROOM, UNREAD, MISSING];
-    const next = lists.map(() => 0);
+    const ids = union(lists);
     const marks = new Uint16Array(ids.length);
-    for (let index = 0; index < ids.length; index++) {
-      for (let reason = lists.length - 1; reason >= 0; reason--) {
-        if (lists[reason][next[reason]] !== ids[index]) continue;
-        next[reason]++;
-        marks[index] = marksOf[reason]!;
+    const finder = new IdFinder(ids);
+    const marksOf = [0, 0, OTHER_ROOM, UNREAD, MISSING];
+    for (let reason = lists.length - 1; reason > 0; reason--) {
+      for (const id of lists[reason]) marks[finder.indexOf(id)] = marksOf[reason]!;
+    }
+    const newIndex = Int32Array.from(this.#ids, (id) => finder.indexOf(id));
+    this.#marks.forEach((mark, index) => (marks[newIndex[index]] = mark));
+
+    const edges = new GroupEdges(ids.length, (group) => (marks[group] |= REPEATED));
+    for (let group = 0; group < this.#edges.length; group++) {
+      for (let n = this.#edges.degree(group) - 1; n >= 0; n--) {
+        edges.add(newIndex[group], newIndex[this.#edges.predecessor(group, n)]);
       }
     }
-    return marks;
-  }
-
-  #indexedEdges(ids: Float64Array, marks: Uint16Array): GroupEdges {
-    const edges = new GroupEdges(ids.length, (group) => (marks[group] |= REPEATED));
-    const groupFinder = new IdFinder(ids);
-    const prevFinder = new IdFinder(ids);
-    const { groups, prevs, length } = this.#edges;
+    const { groups, prevs, length } = this.#beside;
     for (let i = 0; i < length; i++) {
-      const group = groupFinder.indexOf(groups[i]);
-      const prev = prevFinder.indexOf(prevs[i]);
+      const group = finder.indexOf(groups[i]);
+      const prev = finder.indexOf(prevs[i]);
       if (group < 0 || prev < 0) {
         const missing = group < 0 ? groups[i] : prevs[i];
         throw new Error(`State group ${missing} is named by an edge but was not added.`);
@@ -221,8 +224,24 @@ export class GroupTableBuilder {
       edges.add(group, prev);
     }
     edges.settle();
-    return edges;
+    return [ids, marks, edges];
   }
+}
+
+/** All ids of the lists in ascending order, each once. */
+function union(lists: readonly Float64Array[]): Float64Array {
+  const all = new Float64Array(lists.reduce((length, list) => length + list.length, 0));
+  let length = 0;
+  for (const list of lists) {
+    all.set(list, length);
+    length += list.length;
+  }
+  all.sort();
+  let distinct = 0;
+  for (const id of all) {
+    if (distinct === 0 || id !== all[distinct - 1]) all[distinct++] = id;
+  }
+  return all.subarray(0, distinct);
 }
 
 function markIrregular(edges: GroupEdges, marks: Uint16Array): void {
@@ -245,25 +264,25 @@ function markIrregular(edges: GroupEdges, marks: Uint16Array): void {
 
 /** Leaves out what no group in range needs, and numbers the rest anew. */
 function tableOf(ids: Float64Array, edges: GroupEdges, marks: Uint16Array): GroupTable {
-  const kept = marks.filter((mark) => (mark & (IN_RANGE | NEEDED)) !== 0);
-  const length = kept.length;
+  const isKept = (mark: number): boolean => (mark & (IN_RANGE | NEEDED)) !== 0;
+  const isWhole = marks.every(isKept);
+  const kept = isWhole ? marks : marks.filter(isKept);
+  const { length } = kept;
   const table = {
     length,
-    ids: new Float64Array(length),
+    ids: isWhole ? ids : ids.filter((_, index) => isKept(marks[index])),
     prev: new Int32Array(length),
     otherEdges: new Int32Array(0),
     successors: new Int32Array(length),
     flags: new Uint8Array(length),
     irregularities: [] as Irregularity[],
   };
+  const newIndex = isWhole ? undefined : newIndexes(marks, isKept);
   const { prev, successors, flags } = table;
-  const newIndex = new Int32Array(ids.length);
   for (let old = 0, index = 0; old < ids.length; old++) {
-    if ((marks[old] & (IN_RANGE | NEEDED)) === 0) continue;
-    newIndex[old] = index;
-    table.ids[index] = ids[old]!;
+    if (!isKept(marks[old])) continue;
     const before = largestSmaller(edges, old);
-    prev[index] = before === NO_PREDECESSOR ? before : newIndex[before];
+    prev[index] = before === NO_PREDECESSOR || !newIndex ? before : newIndex[before];
     flags[index] = marks[old] & FLAGS;
     if (before !== NO_PREDECESSOR) {
       successors[prev[index]]++;
@@ -286,19 +305,26 @@ function tableOf(ids: Float64Array, edges: GroupEdges, marks: Uint16Array): Grou
   return table;
 }
 
+/** For each group that is kept its number among these. */
+function newIndexes(marks: Uint16Array, isKept: (mark: number) => boolean): Int32Array {
+  let next = 0;
+  return Int32Array.from(marks, (mark) => (isKept(mark) ? next++ : -1));
+}
+
 /** The edges of the kept groups but those that `prev` has, in new numbers. */
 function otherEdges(
   edges: GroupEdges,
   marks: Uint16Array,
-  newIndex: Int32Array,
+  newIndex: Int32Array | undefined,
   prev: Int32Array,
 ): Int32Array<ArrayBuffer> {
   const others: number[] = [];
   for (let old = 0; old < edges.length; old++) {
     if ((marks[old] & IRREGULAR) === 0 || (marks[old] & (IN_RANGE | NEEDED)) === 0) continue;
-    const group = newIndex[old];
+    const group = newIndex?.[old] ?? old;
     for (let n = 0; n < edges.degree(old); n++) {
-      const other = newIndex[edges.predecessor(old, n)];
+      const predecessor = edges.predecessor(old, n);
+      const other = newIndex?.[predecessor] ?? predecessor;
       if (other !== prev[group]) others.push(group, other);
     }
   }

@@ -1,38 +1,65 @@
-import { grown } from '../state/grown.js';
+const BLOCK = 2 ** 16;
+/** So many ids that came in no order, and as many as are known, are put in order before more are taken. */
+const UNORDERED_BLOCKS = 16;
 
 /**
  * A set of state group ids that are added in any order and as often as they come, 8 bytes each. What
  * comes in ascending order, as most tables give it, is never sorted.
  */
 export class IdList {
-  #ids = new Float64Array(1024);
-  #length = 0;
+  #ids = new Float64Array(0);
+  /** What came since `#ids` were put in order. */
+  #blocks: Float64Array[] = [];
+  /** Ids in the last block. */
+  #length = BLOCK;
+  #last = NaN;
   #ascending = true;
 
   add(id: number): void {
-    const length = this.#length;
-    if (length > 0 && id <= this.#ids[length - 1]) {
-      if (id === this.#ids[length - 1]) return;
-      this.#ascending = false;
-    }
-    this.#ids = grown(this.#ids, length + 1);
-    this.#ids[length] = id;
-    this.#length = length + 1;
+    if (id === this.#last) return;
+    if (id < this.#last) this.#ascending = false;
+    this.#last = id;
+    if (this.#length === BLOCK) this.#addBlock();
+    this.#blocks.at(-1)![this.#length++] = id;
   }
 
-  /** The ids in ascending order, each once; valid until the next `add()`. */
+  /** The ids in ascending order, each once. */
   sorted(): Float64Array {
-    if (!this.#ascending) {
-      const ids = this.#ids.subarray(0, this.#length).sort();
-      let length = 1;
-      for (let i = 1; i < ids.length; i++) {
-        if (ids[i] !== ids[length - 1]) ids[length++] = ids[i]!;
-      }
-      this.#length = length;
-      this.#ascending = true;
-    }
-    return this.#ids.subarray(0, this.#length);
+    const blocks = this.#blocks;
+    if (blocks.length === 0) return this.#ids;
+    const known = this.#ids.length;
+    const ids = new Float64Array(known + (blocks.length - 1) * BLOCK + this.#length);
+    ids.set(this.#ids);
+    blocks.forEach((block, i) => {
+      ids.set(i + 1 < blocks.length ? block : block.subarray(0, this.#length), known + i * BLOCK);
+    });
+    this.#ids = this.#ascending ? ids : sortedOnce(ids);
+    this.#blocks = [];
+    this.#length = BLOCK;
+    this.#last = this.#ids.at(-1)!;
+    this.#ascending = true;
+    return this.#ids;
   }
+
+  #addBlock(): void {
+    const waiting = this.#blocks.length;
+    // Rows in no order name their groups again and again.
+    if (!this.#ascending && waiting >= Math.max(UNORDERED_BLOCKS, this.#ids.length / BLOCK)) {
+      this.sorted();
+    }
+    this.#blocks.push(new Float64Array(BLOCK));
+    this.#length = 0;
+  }
+}
+
+/** Sorts the ids in their place, and returns of that what holds each once. */
+function sortedOnce(ids: Float64Array<ArrayBuffer>): Float64Array<ArrayBuffer> {
+  ids.sort();
+  let length = 1;
+  for (let i = 1; i < ids.length; i++) {
+    if (ids[i] !== ids[length - 1]) ids[length++] = ids[i]!;
+  }
+  return ids.slice(0, length);
 }
 
 /** The first index of ascending `ids` whose id is at least `id`; `ids.length` if there is none. */

@@ -121,7 +121,7 @@ function changedTable(
   const { ids, flags, prev, otherEdges } = groups;
   for (const [group, newPredecessor] of predecessors) {
     const index = indexOfId(ids, group);
-    if (index < 0 || (flags[index] & IN_RANGE) === 0) {
+    if (index < 0 || !isInRange(flags[index])) {
       throw new StatesDifferError(
         `State group ${group} is changed, and room '${room}' has none of that id.`,
       );
@@ -132,12 +132,11 @@ function changedTable(
       );
     }
   }
-  const builder = new GroupTableBuilder();
+  const builder = new GroupTableBuilder(ids.filter((_, index) => isInRange(flags[index])));
   const keepsEdges = (id: number): boolean =>
     !predecessors.has(id) || predecessors.get(id) === 'as stored';
   ids.forEach((id, index) => {
-    if ((flags[index] & IN_RANGE) !== 0) builder.addGroup(id);
-    else builder.addAncestor(id, 'out-of-range');
+    if (!isInRange(flags[index])) builder.addAncestor(id, 'out-of-range');
     const newPredecessor = predecessors.get(id);
     if (typeof newPredecessor === 'number') builder.addEdge(id, newPredecessor);
     else if (keepsEdges(id) && prev[index] !== NO_PREDECESSOR)
@@ -148,6 +147,10 @@ function changedTable(
     if (keepsEdges(id)) builder.addEdge(id, ids[otherEdges[i + 1]]);
   }
   return builder.finish();
+}
+
+function isInRange(flags: number): boolean {
+  return (flags & IN_RANGE) !== 0;
 }
 
 /** The rows of `stored`, those of changed groups replaced, and those of groups that `groups` lacks left out. */

@@ -87,10 +87,10 @@ export function rooms(groups: number, { regular }: { regular: boolean }): fc.Arb
 }
 
 export function tableOf(room: Room): GroupTable {
-  const builder = new GroupTableBuilder();
+  const ids = room.filter(({ reason }) => reason === 'in-range').map(({ id }) => id);
+  const builder = new GroupTableBuilder(Float64Array.from(ids).sort());
   for (const { id, reason, predecessors } of room) {
-    if (reason === 'in-range') builder.addGroup(id);
-    else builder.addAncestor(id, reason);
+    if (reason !== 'in-range') builder.addAncestor(id, reason);
     for (const predecessor of predecessors) builder.addEdge(id, predecessor);
   }
   return builder.finish();

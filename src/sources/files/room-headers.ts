@@ -49,11 +49,7 @@ export async function readHeaders(
   const [from, to] = bounds(ids, range);
   if (from === to) throw noneInRange(room, ids, range);
 
-  const builder = new GroupTableBuilder();
-  for (let i = 0; i < ids.length; i++) {
-    if (i >= from && i < to) builder.addGroup(ids[i]);
-    else builder.addAncestor(ids[i], 'out-of-range');
-  }
+  const builder = new GroupTableBuilder(ids, from, to);
   const edges = await rereadable(tables.state_group_edges, temporaryFile);
   const beside = await collectEdges(edges, ids, (group, prev) => builder.addEdge(group, prev));
   const otherRooms = await found.otherRoomsGroups(beside);

@@ -44,7 +44,8 @@ export class RoomsGraph {
   /** The headers of a room's groups, as a source of this room alone has them. */
   tableOf(room: number): GroupTable {
     const { ids, rooms, edges, repeated } = this.#groups;
-    const builder = new GroupTableBuilder();
+    const members = this.#members.subarray(this.#starts[room], this.#starts[room + 1]);
+    const builder = new GroupTableBuilder(Float64Array.from(members, (group) => ids[group]));
     const beside: number[] = [];
     const found = new Set<number>();
     const addBeside = (group: number): void => {
@@ -59,10 +60,7 @@ export class RoomsGraph {
       });
       if (isIn(repeated, group)) builder.addEdge(ids[group], ids[edges.predecessor(group, 0)]);
     };
-    for (const group of this.#members.subarray(this.#starts[room], this.#starts[room + 1])) {
-      builder.addGroup(ids[group]);
-      addEdges(group);
-    }
+    members.forEach(addEdges);
     const from = lowerBound(this.#successors, this.keyOf(room, 0));
     const to = lowerBound(this.#successors, this.keyOf(room + 1, 0));
     for (const key of this.#successors.subarray(from, to)) addBeside(key % ids.length);
