@@ -29,11 +29,12 @@ function sentence(error: pg.DatabaseError, doing: string): string {
     case '42501':
       return `The user may not do what is needed ${doing}: ${message}. ${PRIVILEGES}`;
     case '25006':
-      return `The database is read-only ${doing}: ${message}. Write to the primary server, and see that default_transaction_read_only is off for this user.`;
+      return `The database turned out to be read-only ${doing}: ${message}. Write to the primary server.`;
     case '57014':
       return `The server stopped a statement ${doing}: ${message}. What was done stands; run it again to do the rest.`;
     case '53100':
       return `The server's disk is full ${doing}: ${message}. Groups are written anew before the old rows' space can be used again: free some, then run it again.`;
+    case '26000':
     case '42P01':
     case '42883':
       return `The session lost what was made in it ${doing}: ${message}. A connection pooler between here and Postgres does that; connect to Postgres itself.`;

@@ -49,6 +49,7 @@ const SETTINGS = `
 const WHEREABOUTS = `
   SELECT pg_backend_pid() AS pid, backend_start::text AS start, current_database() AS database,
     quote_ident(current_user) AS user, pg_is_in_recovery() AS standby,
+    current_setting('default_transaction_read_only')::boolean AS read_only,
     array_to_string(current_schemas(false), ', ') AS schemas
   FROM (SELECT) AS here LEFT JOIN pg_stat_activity ON pid = pg_backend_pid()`;
 
@@ -58,6 +59,7 @@ interface Whereabouts {
   readonly database: string;
   readonly user: string;
   readonly standby: boolean;
+  readonly read_only: boolean;
   readonly schemas: string;
 }
 
@@ -160,10 +162,15 @@ export function signalOption(signal: AbortSignal | undefined): { signal?: AbortS
 }
 
 /** @throws DatabaseError if the server can't be written to, or is not what we are connected to */
-function checkServer(client: pg.Client, { pid, standby }: Whereabouts): void {
+function checkServer(client: pg.Client, { pid, user, standby, read_only }: Whereabouts): void {
   if (standby) {
     throw new DatabaseError(
       'The server is a standby, which takes no changes. Connect to the primary.',
+    );
+  }
+  if (read_only) {
+    throw new DatabaseError(
+      `User ${user} may only read here, because default_transaction_read_only is on. If nobody meant it to keep changes off, switch it off: ALTER ROLE ${user} SET default_transaction_read_only = off;`,
     );
   }
   // What Postgres gave for cancelling; a pooler gives something of its own.

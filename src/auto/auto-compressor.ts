@@ -12,7 +12,7 @@ import { LevelsPlanner } from '../planner/levels.js';
 import type { Level } from '../planner/levels.js';
 import type { ChangedGroup } from '../planner/planned-group.js';
 import { indexOfId } from '../sources/id-list.js';
-import { isLost } from '../sources/postgres/database-errors.js';
+import { codeOf, isLost } from '../sources/postgres/database-errors.js';
 import { openPostgresSource } from '../sources/postgres/postgres-source.js';
 import type { GroupRange, RoomSource } from '../sources/room-source.js';
 import {
@@ -101,7 +101,7 @@ const MOST_BYTES = 64_000_000;
  * tables of rust-synapse-compress-state's auto compressor, in the transaction that ends a room or chunk;
  * so whatever cuts a run off, the next one or the old tool goes on where it was.
  *
- * A room that fails is set aside, and the run goes on.
+ * A room that fails is set aside, and the run goes on, unless the disk of the server is full.
  *
  * @throws BusyError if another compressor writes to the database; DatabaseError if it can't be reached or
  *   lacks something; OutputError if changes can't be kept in `tmpdir`; UsageError
@@ -263,6 +263,8 @@ class AutoCompressor {
         ) {
           throw error;
         }
+        // Other rooms would fail as well, and Synapse needs what is left of the disk.
+        if (isDiskFull(error)) throw error;
         if (error instanceof DatabaseError) {
           // Waits for a server that is restarted; one that is gone ends the run.
           await this.#transaction(async () => {});
@@ -514,6 +516,14 @@ class AutoCompressor {
     });
     return result!;
   }
+}
+
+function isDiskFull(error: unknown): boolean {
+  return (
+    error instanceof DatabaseError &&
+    error.cause instanceof Error &&
+    codeOf(error.cause) === '53100'
+  );
 }
 
 /** Levels whose heads are told by id instead of by index, or the other way round. */

@@ -90,7 +90,7 @@ function refused(cause: Error, settings: ConnectionSettings): string {
     case '42501':
       return `User "${user}" may not connect to database "${database}": ${cause.message}. It needs GRANT CONNECT ON DATABASE.`;
     case '53300':
-      return `${serverAt(settings)} has no connection left: ${cause.message}. Wait for one, or raise max_connections.`;
+      return `${serverAt(settings)} has no connection left: ${cause.message}. Wait for one, or raise the limit: max_connections of the server, or CONNECTION LIMIT of the role or the database.`;
     case '57P03':
       return `${serverAt(settings)} takes no connections now: ${cause.message}. Try again when it is up.`;
     default:
