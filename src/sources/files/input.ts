@@ -220,16 +220,17 @@ async function headOf(chunks: AsyncIterable<Buffer>, length: number): Promise<Bu
   return head;
 }
 
-/** Takes chunks until it is recognized what they are. */
+/** Takes chunks until it is recognized what they are; the head is valid until the next is asked for. */
 async function lookAt<T>(
   chunks: AsyncIterable<Buffer>,
   recognize: Recognize<T>,
 ): Promise<{ head: Buffer; seen: T }> {
   let head = Buffer.alloc(0);
   for await (const chunk of chunks) {
-    head = Buffer.concat([head, chunk]);
-    const seen = recognize(head, head.length > LONGEST_HEAD);
-    if (seen !== undefined) return { head, seen };
+    const bytes = head.length === 0 ? chunk : Buffer.concat([head, chunk]);
+    const seen = recognize(bytes.subarray(0, LONGEST_HEAD), bytes.length > LONGEST_HEAD);
+    if (seen !== undefined) return { head: bytes, seen };
+    head = Buffer.from(bytes);
   }
   return { head, seen: recognize(head, true)! };
 }
