@@ -197,35 +197,11 @@ export class GroupTableBuilder {
   /** The room's groups and those beside them, in new numbers. */
   #withOthers(): [ids: Float64Array, marks: Uint16Array, edges: GroupEdges] {
     const lists = this.#lists();
-<<<<<<< ours
     const ids = union(lists);
     const marks = new Uint16Array(ids.length);
     const finder = new IdFinder(ids);
     const marksOf = [0, 0, OTHER_ROOM, UNREAD, MISSING];
     for (let reason = lists.length - 1; reason > 0; reason--) {
-=======
-    const all = new Float64Array(lists.reduce((length, list) => length + list.length, 0));
-    let length = 0;
-    for (const list of lists) {
-      all.set(list, length);
-      length += list.length;
-    }
-    if (lists.some((list) => list.length === length)) return all;
-    all.sort();
-    let distinct = 0;
-    for (const id of all) {
-      if (distinct === 0 || id !== all[distinct - 1]) all[distinct++] = id;
-    }
-    return all.subarray(0, distinct);
-  }
-
-  #reasons(ids: Float64Array): Uint16Array {
-    const marksOf = [IN_RANGE, 0, OTHER_ROOM, UNREAD, MISSING];
-    const marks = new Uint16Array(ids.length);
-    const lists = this.#lists();
-    for (let reason = lists.length - 1; reason >= 0; reason--) {
-      const finder = new IdFinder(ids);
->>>>>>> theirs
       for (const id of lists[reason]) marks[finder.indexOf(id)] = marksOf[reason]!;
     }
     const newIndex = Int32Array.from(this.#ids, (id) => finder.indexOf(id));
