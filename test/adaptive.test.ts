@@ -206,6 +206,19 @@ describe('adaptive', () => {
     await planRoom(room, tableOf(room), planner);
     assert.ok(planner.mostStates < 1000, `${planner.mostStates} states were live at one time`);
   });
+
+  it('holds no more of a chain that is stored far too deep', async () => {
+    const planner = new Watched();
+    const room = Array.from({ length: 6000 }, (_, n): Room[number] => ({
+      id: n + 1,
+      reason: 'in-range',
+      predecessors: n === 0 ? [] : [n],
+      rows: [[`type\t${n % 40}`, `$${n}`]],
+    }));
+    await planRoom(room, tableOf(room), planner);
+    assert.match(planner.warnings.join(), /^5900 state groups are in stored chains/);
+    assert.ok(planner.mostStates < 1000, `${planner.mostStates} states were live at one time`);
+  });
 });
 
 /** Notes how many states live at one time. */

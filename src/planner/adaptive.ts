@@ -25,6 +25,8 @@ const NEAR = 16;
 const BEYOND = 256;
 /** More rows than any base costs: it has a key too many, and so has all that stands on it. */
 const NO_BASE = 2 ** 30;
+/** As many rows as are counted. */
+const MOST_ROWS = 2 ** 30;
 /** A stored delta of so few rows is kept without a search while it fits. */
 const SMALL_DELTA = 8;
 
@@ -85,7 +87,7 @@ export class AdaptivePlanner implements Planner {
   #awaited = new Uint8Array(256);
   #lookedAt = new Int32Array(256);
   #search = 0;
-  /** For each state the rows of its delta in the new tree, and how many it would cost at least in the search under way. */
+  /** For each state the rows of its delta on where the way goes on, and how many it would cost at least in the search under way. */
   #deltaRows = new Int32Array(256);
   #leastRows = new Int32Array(256);
   /** A key that the state of the search under way has not. */
@@ -296,7 +298,7 @@ export class AdaptivePlanner implements Planner {
 
   /** Makes `state` the head of a branch, in the place of its base if that was one. */
   #goOn(states: LiveStates, state: number, stored: number, base: number): void {
-    this.#reachable.attach(states, state, base);
+    this.#reachable.attach(states, state, this.#wayOn(states, state, base));
     this.#reachable.enter(states, state);
     this.#await(states, state, stored);
     this.#forget(states, base);
@@ -304,6 +306,16 @@ export class AdaptivePlanner implements Planner {
     if (base !== NO_STATE && states.hopsAfter[base] + 1 >= maxHops) this.#forgetFull(states);
     if (this.#headCount === BRANCHES) this.#forget(states, this.#heads[0]);
     this.#heads[this.#headCount++] = state;
+  }
+
+  /**
+   * The nearest ancestor that can be a base, of which one without hops left is none: so a chain that is
+   * stored deeper than `maxHops` is no longer to walk and to hold than others.
+   */
+  #wayOn(states: LiveStates, state: number, base: number): number {
+    if (base === NO_STATE || states.hopsAfter[base] < this.#settings.maxHops) return base;
+    this.#deltaRows[state] = Math.min(MOST_ROWS, this.#deltaRows[state] + this.#deltaRows[base]);
+    return this.#reachable.baseOf(base);
   }
 
   /**
