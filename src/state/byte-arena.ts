@@ -41,6 +41,18 @@ export class ByteArena {
     return place;
   }
 
+  /** Whether bytes `start` to `end` of `view` are the first ones at `place`, where as many were added. */
+  holds(place: number, view: DataView, start: number, end: number): boolean {
+    const { view: own, bytes } = this;
+    let from = place << 2;
+    let at = start;
+    for (; at + 4 <= end; at += 4, from += 4) {
+      if (view.getInt32(at, true) !== own.getInt32(from, true)) return false;
+    }
+    for (; at < end; at++, from++) if (view.getUint8(at) !== bytes[from]) return false;
+    return true;
+  }
+
   /** Gives back the place of a string of `length` bytes. */
   remove(place: number, length: number): void {
     const size = (length + 3) >> 2;

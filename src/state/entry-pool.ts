@@ -48,7 +48,8 @@ export class EntryPool {
         this.hashLow[entry] === hash.low &&
         this.hashHigh[entry] === hash.high &&
         this.key[entry] === key &&
-        this.#equals(entry, bytes, start, end)
+        this.byteLength[entry] === end - start &&
+        this.arena.holds(this.place[entry], view, start, end)
       ) {
         this.holders[entry]++;
         return entry;
@@ -95,13 +96,6 @@ export class EntryPool {
       at = copyWords(this.arena.view, place[entry], byteLength[entry], view, at);
     }
     return bytes.subarray(0, length);
-  }
-
-  #equals(entry: number, bytes: Uint8Array, start: number, end: number): boolean {
-    if (this.byteLength[entry] !== end - start) return false;
-    let at = this.place[entry] << 2;
-    for (let i = start; i < end; i++) if (bytes[i] !== this.arena.bytes[at++]) return false;
-    return true;
   }
 
   #add(

@@ -50,7 +50,8 @@ export class KeyTable {
       if (
         this.hashLow[key] === hash.low &&
         this.hashHigh[key] === hash.high &&
-        this.#equals(key, bytes, start, end)
+        this.byteLength[key] === end - start &&
+        this.arena.holds(this.place[key], view, start, end)
       ) {
         return key;
       }
@@ -61,13 +62,6 @@ export class KeyTable {
     this.#guard(key, bytes, start, end, typeLength);
     this.order.insert(key);
     return key;
-  }
-
-  #equals(key: number, bytes: Uint8Array, start: number, end: number): boolean {
-    if (this.byteLength[key] !== end - start) return false;
-    let at = this.place[key] << 2;
-    for (let i = start; i < end; i++) if (bytes[i] !== this.arena.bytes[at++]) return false;
-    return true;
   }
 
   #add(bytes: Uint8Array, start: number, end: number, high: number, low: number): number {
