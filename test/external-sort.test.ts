@@ -102,6 +102,13 @@ describe('the external sort', () => {
     if (hasProc) assert.deepEqual(openFilesIn(tmpdir), []);
   });
 
+  it('takes no more memory than it can address, however much it is given', async (t) => {
+    const lines = Array.from({ length: 100 }, (_, i): Line => [100 - i, `line ${i}`]);
+    const settings = { memory: Number.MAX_SAFE_INTEGER, tmpdir: await temporaryFolder(t) };
+    const sorted = sortLines({ read: () => piecesOf(lines, 7) }, settings);
+    assert.equal(await textOf(sorted), sortedText(lines));
+  });
+
   it('merges more runs than it can read at once', async (t) => {
     const tmpdir = await temporaryFolder(t);
     const lines = scattered(5000);

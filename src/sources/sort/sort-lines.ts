@@ -14,6 +14,8 @@ const SORT_SHARE = 3 / 4;
 const MERGE_SHARE = 4;
 /** A disk is read in pieces of at least this size, where the memory allows. */
 const SMALLEST_READ = 64 * 1024;
+/** Places in the sort's buffer are 32 bits wide; more memory saves no pass over the files either. */
+const MOST_MEMORY = 2 ** 31;
 const SMALLEST_BUFFER = 512;
 const LARGEST_BUFFER = 256 * 1024;
 
@@ -65,9 +67,9 @@ export class ExternalSort {
 
   constructor(input: SortInput, { memory, tmpdir }: SortSettings) {
     this.#input = input;
-    this.#memory = memory;
+    this.#memory = Math.min(memory, MOST_MEMORY);
     this.#tmpdir = tmpdir;
-    this.#bufferSize = bufferSize(memory / 16);
+    this.#bufferSize = bufferSize(this.#memory / 16);
   }
 
   /** Reads everything, and returns it as one run. */
