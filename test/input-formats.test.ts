@@ -219,6 +219,18 @@ describe('an export in any format', () => {
     });
   }
 
+  it('may have any character where JSON is parsed in pieces', async () => {
+    for (const text of ['\u{1f600}', '\\', '\t\u00fc']) {
+      for (let shift = 0; shift < 4; shift++) {
+        const row = (id: number): Row => [`${id}`, '!a', 'm', '-'.repeat(shift), text.repeat(9)];
+        const rows = Array.from({ length: 1000 }, (_, id) => row(id));
+        const bytes = FORMATS['JSON array']('state_groups_state', rows);
+        const lines = jsonToCopyText(Readable.from([bytes]), 'state_groups_state', 'x');
+        assert.equal((await buffer(lines)).toString(), copyText(rows));
+      }
+    }
+  });
+
   it('is recognized by as few bytes as there are, and by no fewer', () => {
     for (const format of formats) {
       for (const table of STATE_TABLES) {

@@ -51,7 +51,7 @@ export async function openFilesTables(settings: FilesTablesSettings): Promise<St
           sortLines(
             {
               read: () => wantedLines(rows, room, wanted),
-              ...(rows.rereadable && { readAgain: () => rows.read() }),
+              ...(rows.rereadable && !rows.isSlow && { readAgain: () => rows.read() }),
             },
             { memory, tmpdir },
           ),

@@ -126,7 +126,7 @@ class FilesSource implements RoomSource {
     try {
       const read = () => rows.read();
       const readAgain = () => input.read();
-      const sortInput = input.rereadable ? { read, readAgain } : { read };
+      const sortInput = input.rereadable && !input.isSlow ? { read, readAgain } : { read };
       yield* sortLines(sortInput, { memory, tmpdir }, this.#chunks);
       this.warnings.push(...rows.warnings());
     } catch (error) {

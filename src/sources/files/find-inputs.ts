@@ -166,6 +166,7 @@ function asCopyText(input: Input, format: Exclude<Format, 'dump'>, table: StateT
   return {
     name,
     rereadable,
+    isSlow: format === 'json',
     read: () => toCopyText(input.read(), table, name),
     place: (index) => `Record ${index + 1} of ${name}`,
   };

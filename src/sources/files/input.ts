@@ -16,6 +16,8 @@ export interface Input {
   readonly name: string;
   /** Whether `read()` may be called again. */
   readonly rereadable: boolean;
+  /** Whether reading it again takes longer than storing what was read. */
+  readonly isSlow?: boolean;
   /**
    * The table's text, unpacked. Each chunk is valid until the next is asked for.
    *

@@ -10,12 +10,16 @@ import {
   type Told,
 } from './state-table.js';
 
-/** So many characters are parsed at once. */
+/** So many bytes become lines at once. */
 const CHUNK = 64 * 1024;
+/** So many characters are parsed at once: with more, their tokens outlive a collection of garbage. */
+const PIECE = 8 * 1024;
 /** A record longer than this is no row: an event of Synapse's ends at 64 KB. */
 const LONGEST_RECORD = 4 * 2 ** 20;
 /** The first row of a table is found without looking at so many braces, even if keys hold some. */
 const BRACES_TO_TRY = 20;
+/** Most texts have none of what must be escaped, nor of what may be half of a surrogate pair. */
+const SPECIAL = /[\\\b-\r\ud800-\udfff]/;
 /** No text in Postgres has it, and no UTF-8. */
 const HALF_PAIR = /\p{Surrogate}/u;
 
@@ -88,18 +92,20 @@ class JsonRows {
   copyText(chunk: Buffer): Buffer {
     const text = this.#decode(chunk);
     this.#unended += text.length;
-    const lines = this.#lines(text);
+    let lines = '';
+    for (let at = 0; at < text.length; at += PIECE)
+      lines += this.#lines(text.slice(at, at + PIECE));
     if (this.#unended > LONGEST_RECORD) {
       throw this.#error(`is longer than ${LONGEST_RECORD} characters, as no row is`);
     }
-    return lines;
+    return Buffer.from(lines);
   }
 
   end(): Buffer {
-    const lines = Buffer.concat([this.#lines(this.#decode()), this.#lines(none)]);
+    const lines = this.#lines(this.#decode()) + this.#lines(none);
     if (this.#isInObject || this.#isInArray)
       throw this.#error('is cut off. Export the table again');
-    return lines;
+    return Buffer.from(lines);
   }
 
   #decode(chunk?: Buffer): string {
@@ -110,10 +116,10 @@ class JsonRows {
     }
   }
 
-  #lines(text: string | typeof none): Buffer {
+  #lines(piece: string | typeof none): string {
     let lines = '';
-    for (const token of this.#tokens(text)) lines += this.#take(token);
-    return Buffer.from(lines);
+    for (const token of this.#tokens(piece)) lines += this.#take(token);
+    return lines;
   }
 
   #tokens(text: string | typeof none): readonly Token[] {
@@ -146,13 +152,19 @@ class JsonRows {
       (name === 'stringValue' ||
         (name === 'numberValue' && isStateGroup(this.#table, this.#column)))
     ) {
-      if (HALF_PAIR.test(token.value)) throw this.#error('has half of a surrogate pair');
-      this.#values[this.#column] = token.value.replaceAll(/[\\\b-\r]/g, escaped);
+      this.#values[this.#column] = SPECIAL.test(token.value)
+        ? this.#escaped(token.value)
+        : token.value;
       this.#column = -1;
     } else {
       throw this.#noRow();
     }
     return '';
+  }
+
+  #escaped(text: string): string {
+    if (HALF_PAIR.test(text)) throw this.#error('has half of a surrogate pair');
+    return text.replaceAll(/[\\\b-\r]/g, escaped);
   }
 
   #line(): string {

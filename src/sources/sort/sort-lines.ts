@@ -22,7 +22,7 @@ const LARGEST_BUFFER = 256 * 1024;
 export interface SortInput {
   /** The lines to sort. */
   read(): AsyncIterable<Pieces>;
-  /** The same bytes again, if they can be read again; then what is in order is left where it is. */
+  /** The same bytes again, if they are to be read again; then what is in order is left where it is. */
   readonly readAgain?: () => AsyncIterable<Uint8Array>;
 }
 
