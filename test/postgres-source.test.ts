@@ -254,6 +254,36 @@ describe('a range', () => {
   });
 });
 
+test('the first groups are found however far apart they are, among those of other rooms', async (t) => {
+  const db = await createDatabase(t);
+  const ids = [0, 1, 2, 4, 70, 71, 5_000, 5_002, 1_000_000, 1_000_001, 2 ** 41, 2 ** 53 - 1];
+  await addGroups(
+    db,
+    ids.flatMap((id): [number, string][] => [
+      [id, ROOM],
+      [id - 1000, OTHER],
+    ]),
+    [],
+  );
+  for (const minStateGroup of [undefined, -5000, 1, 3, 5_001, 2 ** 41]) {
+    for (const maxStateGroup of [undefined, 71, 900_000, 2 ** 53 - 1]) {
+      for (const groupsToCompress of [1, 2, 5, 100]) {
+        const expected = ids
+          .filter((id) => id > (minStateGroup ?? -Infinity) && id <= (maxStateGroup ?? Infinity))
+          .slice(0, groupsToCompress);
+        if (expected.length === 0) continue;
+        const source = await withSource(t, db, {
+          groupsToCompress,
+          ...(minStateGroup !== undefined && { minStateGroup }),
+          ...(maxStateGroup !== undefined && { maxStateGroup }),
+        });
+        assert.deepEqual([...source.groups.ids], expected);
+        await source.close();
+      }
+    }
+  }
+});
+
 test('ancestors are followed into other rooms, missing groups, and circles', async (t) => {
   const db = await createDatabase(t);
   await addGroups(

@@ -184,14 +184,16 @@ class AutoCompressor {
   async #byLowestGroup(): Promise<void> {
     const { rooms, except, maxRooms } = this.#settings;
     const ended: string[] = [];
+    let from = 0;
     while (!this.#isDone()) {
       const all = rooms.length === 0 && this.#rooms.size < maxRooms;
       const among = this.#rooms.size < maxRooms ? rooms : [...this.#rooms];
       const without = [...except, ...ended, ...this.#failed.map(({ room }) => room)];
       const next = await this.#transaction((client) =>
-        lowestUncompressed(client, all ? undefined : among, without),
+        lowestUncompressed(client, all ? undefined : among, without, from),
       );
       if (next === undefined) return;
+      from = next.group;
       // Below it all is compressed only if no room was left out.
       const isLowest = all && without.length === 0;
       const save = isLowest ? [saveLowestUncompressed(next.group)] : [];

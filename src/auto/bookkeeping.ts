@@ -80,20 +80,24 @@ export async function forgetRoomsThatAreGone(client: pg.ClientBase): Promise<num
   return Number(rows[0].count);
 }
 
-/** The room of the lowest state group that is not compressed yet, among those rooms or all, and that group. */
+/**
+ * The room of the lowest state group that is not compressed yet, among those rooms or all, and that group; if
+ * it is known that there is none below `from`, they need not be looked at again.
+ */
 export async function lowestUncompressed(
   client: pg.ClientBase,
   among: readonly string[] | undefined,
   except: readonly string[],
+  from: number,
 ): Promise<{ readonly room: string; readonly group: number } | undefined> {
   const { rows } = await client.query<{ room_id: string; id: string }>(
     `SELECT room_id, id
       FROM state_groups LEFT JOIN state_compressor_progress USING (room_id)
-      WHERE id >= (SELECT lowest_uncompressed_group FROM state_compressor_total_progress)
+      WHERE id >= (SELECT greatest(lowest_uncompressed_group, $3) FROM state_compressor_total_progress)
         AND (last_compressed IS NULL OR id > last_compressed)
         AND ($1::text[] IS NULL OR room_id = ANY ($1)) AND room_id <> ALL ($2)
       ORDER BY id LIMIT 1`,
-    [among, except],
+    [among, except, from],
   );
   return rows.length === 0 ? undefined : { room: rows[0].room_id, group: Number(rows[0].id) };
 }

@@ -9,12 +9,15 @@ import {
   ANCESTORS,
   edgesStatement,
   edgesToStatement,
+  FIRST_AND_LAST,
   GROUPS_PER_STATEMENT,
   groupsStatement,
   IRREGULAR_DESCENDANTS,
 } from './statements.js';
 
 const HEADERS_PER_BATCH = 1000;
+/** Ids that are looked through first for each group that is asked for. */
+const FIRST_SPAN = 4;
 const SMALLEST_BIGINT = '-9223372036854775808';
 
 /**
@@ -49,16 +52,38 @@ export async function readHeaders(
   return builder.finish();
 }
 
-/** The ids of the groups in range, ascending. They are put in order here, to spare the server the sort. */
+/**
+ * The ids of the groups in range, ascending. They are put in order here, to spare the server the sort.
+ *
+ * Where only the first groups are asked for, ids are looked through in wider and wider spans: a run in chunks
+ * would read all ids that are to come for each of them.
+ */
 async function readGroups(
   client: pg.Client,
   room: string,
   { minStateGroup, maxStateGroup, groupsToCompress }: GroupRange,
 ): Promise<Float64Array> {
   const ids = new IdList();
-  const statement = groupsStatement(room, minStateGroup, maxStateGroup);
-  await copyIds(client, statement, (id) => ids.add(id));
-  return ids.sorted().subarray(0, groupsToCompress);
+  const read = async (
+    above: number | undefined,
+    upTo: number | undefined,
+  ): Promise<Float64Array> => {
+    await copyIds(client, groupsStatement(room, above, upTo), (id) => ids.add(id));
+    return ids.sorted();
+  };
+  if (groupsToCompress === undefined) return read(minStateGroup, maxStateGroup);
+  const { rows } = await client.query<{ first: string; last: string }>(FIRST_AND_LAST);
+  const [first, last] = [Number(rows[0].first), Number(rows[0].last)];
+  // Ids that are no numbers here are told when they are read.
+  if (!Number.isSafeInteger(first)) return read(minStateGroup, maxStateGroup);
+  let above = Math.max(minStateGroup ?? -Infinity, first - 1);
+  for (let span = FIRST_SPAN * groupsToCompress; ; span *= 8) {
+    const upTo = above + span;
+    const isLast = upTo >= Math.min(maxStateGroup ?? Infinity, last);
+    const found = await read(above, isLast ? maxStateGroup : upTo);
+    if (isLast || found.length >= groupsToCompress) return found.subarray(0, groupsToCompress);
+    above = upTo;
+  }
 }
 
 async function readEdges(

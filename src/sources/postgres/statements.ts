@@ -76,6 +76,9 @@ export const WHEREABOUTS = `
 export const ROOM_GROUPS =
   'SELECT count(*) AS count, min(id) AS first, max(id) AS last FROM state_groups WHERE room_id = $1';
 
+/** The first and the last group of all rooms; null where there is none. */
+export const FIRST_AND_LAST = 'SELECT min(id) AS first, max(id) AS last FROM state_groups';
+
 /** Ids of a room's groups from above `min` up to `max`, in any order. */
 export function groupsStatement(
   room: string,
