@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { connect, createServer } from 'node:net';
+import { connect, createServer, Socket } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
+import type { TestContext } from 'node:test';
 import type pg from 'pg';
 import { Rewriter } from '../src/apply/rewriter.js';
 import { BusyError, DatabaseError } from '../src/errors.js';
@@ -156,3 +157,84 @@ test('a pooler that may change sessions is refused', async (t) => {
     },
   );
 });
+
+/** How the way to the server is struck while changes are copied, and what lies between. */
+const STROKES = {
+  'is cut': (client: Socket) => void client.destroy(),
+  'is reset': (client: Socket) => void client.resetAndDestroy(),
+  'is ended, and nothing is read any more': (client: Socket) => void client.pause().end(),
+  'is silent': (client: Socket) => void client.pause(),
+} as const;
+
+for (const [what, strike] of Object.entries(STROKES)) {
+  test(
+    `a connection that ${what} while changes are copied is made again, and all is done`,
+    { timeout: 60_000 },
+    async (t) => {
+      // A silence of eleven minutes takes two seconds.
+      const after = Reflect.get(Socket.prototype, 'setTimeout');
+      t.mock.method(
+        Socket.prototype,
+        'setTimeout',
+        function (this: Socket, ms: number, end: () => void) {
+          return after.call(this, Math.min(ms, 2000), end);
+        },
+      );
+      for (const bytes of [0, 300, 1_000_000]) {
+        const db = await storedRoom(t);
+        const states = await readAllStates(db);
+        const { url, strokes } = await fragileWay(t, db, bytes, strike);
+        let losses = 0;
+        const rewriter = await Rewriter.open({
+          dsn: `${url}?sslmode=disable`,
+          env: {},
+          onTrouble: (sentence) => void (losses += sentence.startsWith('The connection') ? 1 : 0),
+        });
+        t.after(() => rewriter.close());
+        // The large one, more than sockets hold, is left as it is: its rows are not those of its hash.
+        const [change, ...others] = await planRoom(db);
+        const rows = Buffer.alloc(16_000_000, `type\tkey\t${'$'.padEnd(1590, 'e')}\n`);
+        const large = { ...change, newRows: 10_000, change: { ...change.change, rows } };
+        const outcome = await rewriter.rewrite({ room: ROOM, changes: [large, ...others] });
+        assert.deepEqual([outcome.rewritten, outcome.skipped.length], [3, 1]);
+        assert.deepEqual([strokes(), losses], [1, 1]);
+        expectSameStates(await readAllStates(db), states);
+      }
+    },
+  );
+}
+
+/** A way to the database that is struck once, so many bytes after changes are begun to be copied. */
+async function fragileWay(
+  t: TestContext,
+  db: TestDatabase,
+  after: number,
+  strike: (client: Socket) => void,
+) {
+  let strokes = 0;
+  const way = createServer((client) => {
+    const server = connect(db.address.port, db.address.host);
+    let bytes = -1;
+    let isStruck = false;
+    client.on('error', () => {}).on('close', () => server.destroy());
+    server.on('error', () => {}).on('close', () => isStruck || client.destroy());
+    server.on('data', (chunk) => isStruck || client.write(chunk));
+    client.on('data', (chunk) => {
+      if (isStruck) return;
+      if (bytes >= 0 || chunk.includes('COPY pg_temp')) bytes += chunk.length;
+      if (strokes === 0 && bytes > after) {
+        strokes++;
+        isStruck = true;
+        strike(client);
+      } else if (!server.write(chunk)) {
+        client.pause();
+        server.once('drain', () => client.resume());
+      }
+    });
+  }).listen(0, '127.0.0.1');
+  await once(way, 'listening');
+  t.after(() => way.close());
+  const url = new URL(db.url);
+  url.host = `127.0.0.1:${(way.address() as AddressInfo).port}`;
+  return { url: url.href, strokes: () => strokes };
+}

@@ -8,7 +8,7 @@ import { isLost } from '../sources/postgres/database-errors.js';
 import { changeLine, rowLines } from './batch-text.js';
 import { BEGIN_BATCH, COPY_CHANGES, COPY_ROWS } from './rewrite-procedure.js';
 import { isConflict, rewriteError } from './rewrite-errors.js';
-import { signalOption, WriterSession } from './writer-session.js';
+import { cutWhenSilent, signalOption, WriterSession } from './writer-session.js';
 import type { WriterSettings } from './writer-session.js';
 
 /** Changes of one room, each of another state group, that are applied in one transaction. */
@@ -129,12 +129,19 @@ export class Rewriter {
     });
   }
 
-  /** Runs a statement outside of a transaction, and again if the connection is lost meanwhile. */
-  async query<Row extends pg.QueryResultRow>(statement: string): Promise<Row[]> {
-    return this.#unlessLost(undefined, async () => {
+  /**
+   * Runs a statement outside of a transaction, and again if the connection is lost meanwhile; it is, after
+   * eleven minutes of silence, unless the statement may take longer.
+   */
+  async query<Row extends pg.QueryResultRow>(
+    statement: string,
+    { takesLong = false } = {},
+  ): Promise<Row[]> {
+    const run = async (): Promise<Row[]> => {
       const { rows } = await this.#session.client.query<Row>(statement);
       return rows;
-    });
+    };
+    return this.#unlessLost(undefined, run, takesLong);
   }
 
   /** Ends the connection. Safe to call at any time, and twice. */
@@ -148,8 +155,13 @@ export class Rewriter {
     await this.#session.client.query(statement).catch(() => {});
   }
 
-  async #unlessLost<T>(room: string | undefined, work: () => Promise<T>): Promise<T> {
+  async #unlessLost<T>(
+    room: string | undefined,
+    work: () => Promise<T>,
+    takesLong = false,
+  ): Promise<T> {
     for (let losses = 0; ; losses++) {
+      const heardAll = takesLong ? undefined : cutWhenSilent(this.#session.client);
       try {
         return await work();
       } catch (error) {
@@ -161,6 +173,8 @@ export class Rewriter {
         }
         this.#session = await this.#session.again(error as Error);
         this.#leftOver = false;
+      } finally {
+        heardAll?.();
       }
     }
   }

@@ -43,7 +43,7 @@ export async function vacuum(rewriter: Rewriter): Promise<boolean> {
   const { isOwner } = await readSpace(rewriter);
   if (!isOwner) return false;
   await rewriter.query('SET statement_timeout = 0');
-  await rewriter.query(`VACUUM (ANALYZE) ${TABLES}`);
+  await rewriter.query(`VACUUM (ANALYZE) ${TABLES}`, { takesLong: true });
   return true;
 }
 

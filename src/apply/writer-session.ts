@@ -1,7 +1,8 @@
+import type { Socket } from 'node:net';
 import { setTimeout } from 'node:timers/promises';
 import type pg from 'pg';
 import { BusyError, DatabaseError } from '../errors.js';
-import { connect } from '../sources/postgres/connect.js';
+import { connect, dropConnection } from '../sources/postgres/connect.js';
 import { parseConnection } from '../sources/postgres/connection-settings.js';
 import { closing } from '../sources/postgres/postgres-source.js';
 import { DEFINE_GIVING_WAY } from './giving-way.js';
@@ -29,6 +30,9 @@ const LOCK_PAUSE = 100;
 /** How long a lost connection is tried again, and the longest pause between two attempts, in milliseconds. */
 const RECONNECT_FOR = 300_000;
 const LONGEST_PAUSE = 10_000;
+
+/** A minute more than a statement may take, in milliseconds: by then the server would have said something. */
+const LONGEST_SILENCE = 660_000;
 
 /**
  * What a session of ours is set to. No lock is waited for so long that Synapse would notice; the server
@@ -112,6 +116,7 @@ export class WriterSession {
   static async open(settings: WriterSettings, lost?: Whereabouts): Promise<WriterSession> {
     const client = await connect(parseConnection(settings.dsn, settings.env), settings.signal);
     const close = closing(client, undefined);
+    const heardAll = cutWhenSilent(client);
     try {
       const { rows } = await client.query<Whereabouts>(WHEREABOUTS);
       const [here] = rows;
@@ -131,6 +136,8 @@ export class WriterSession {
       await close();
       settings.signal?.throwIfAborted();
       throw rewriteError(error, 'before anything was changed');
+    } finally {
+      heardAll();
     }
   }
 
@@ -154,6 +161,17 @@ export class WriterSession {
       }
     }
   }
+}
+
+/**
+ * Cuts the connection where a server, or what is between, keeps it open and is silent: nothing else would
+ * end the wait for it. Gives what stops that, for when a silence is right.
+ */
+export function cutWhenSilent(client: pg.Client): () => void {
+  const stream = client.connection.stream as Socket;
+  const cut = (): void => dropConnection(client);
+  stream.setTimeout(LONGEST_SILENCE, cut);
+  return () => void stream.setTimeout(0, cut);
 }
 
 /** For timers; an option may not be undefined. */
