@@ -95,12 +95,13 @@ test('a run whose connections are cut goes on, or the next one does', async (t) 
     }
   };
   // Once a chunk is done.
-  await run(db, { ...LEVELS, log: () => void (cutting ??= cutAgainAndAgain()) });
+  const { failed } = await run(db, { ...LEVELS, log: () => void (cutting ??= cutAgainAndAgain()) });
   ended.abort();
   await cutting;
   assert.ok(cut > 0);
   await run(db, LEVELS);
-  await assertGolden(db);
+  // Where a room was set aside, the second run began at it, and the search for the next begins there.
+  await assertGolden(db, failed.length > 0 ? ['state_compressor_total_progress'] : []);
 });
 
 test('a signal ends a run after the transaction under way, and the next one goes on', async (t) => {
