@@ -92,6 +92,17 @@ function model(groups: readonly (readonly [number, Reason])[], edges: readonly E
   return {
     ids,
     prev,
+    hanging: ids.map((id) => {
+      const hangingOn = (at: number): number =>
+        Math.max(
+          0,
+          ...all
+            .filter((other) => reason.get(other) === 'out-of-range')
+            .filter((other) => Math.max(...[...previous(other)].filter((p) => p < other)) === at)
+            .map((other) => 1 + hangingOn(other)),
+        );
+      return hangingOn(id);
+    }),
     successors: ids.map((id) => prev.filter((other) => other === id).length),
     flags: ids.map(
       (id) =>
@@ -248,6 +259,12 @@ describe('the group table', () => {
         );
         assert.deepEqual([...table.successors], expected.successors);
         assert.deepEqual([...table.flags], expected.flags);
+        assert.deepEqual(
+          table.ids.length === table.hanging.length
+            ? [...table.hanging]
+            : expected.ids.map(() => 0),
+          expected.hanging,
+        );
         assert.deepEqual(kinds(table), expected.kinds);
       }),
       { numRuns: 1000 },

@@ -59,6 +59,7 @@ function tableOf(groups: readonly Group[]): GroupTable {
     otherEdges: new Int32Array(0),
     successors: new Int32Array(groups.length),
     flags: Uint8Array.from(groups, (group) => (group.unreadable ? UNREADABLE : 0) | IN_RANGE),
+    hanging: new Int32Array(0),
     irregularities: [],
   };
 }

@@ -145,7 +145,8 @@ export class AdaptivePlanner implements Planner {
   }
 
   #choose(states: LiveStates, state: number, stored: number, toCome: number): number {
-    const { maxHops, headroom, rebaseDeep } = this.#settings;
+    const { headroom, rebaseDeep } = this.#settings;
+    const maxHops = this.#maxHops(states, state);
     const newest = headroom > 0 && toCome < NEWEST;
     const limit = newest ? Math.max(1, maxHops - headroom) : maxHops;
     const needed = states.neededRows[state];
@@ -165,6 +166,16 @@ export class AdaptivePlanner implements Planner {
     if (cost < 0 || rebaseDeep || hops > states.hopsBefore[state]) return this.#best;
     this.#deepGroups++;
     return stored;
+  }
+
+  /**
+   * The longest chain that the group may have: what hangs on it stays there, and is to fit as well. Where it
+   * does not as it is stored, it gets no deeper.
+   */
+  #maxHops(states: LiveStates, state: number): number {
+    const { maxHops, rebaseDeep } = this.#settings;
+    const fitting = Math.max(1, maxHops - states.hanging[state]);
+    return rebaseDeep ? fitting : Math.max(fitting, Math.min(maxHops, states.hopsBefore[state]));
   }
 
   #bestRows(states: LiveStates, state: number): number {

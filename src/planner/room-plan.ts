@@ -175,6 +175,7 @@ export class RoomPlan extends Transform {
     states.spareRows[state] = stored === NO_STATE ? 0 : spare;
     states.neededRows[state] = rows.length - states.spareRows[state];
     states.successorsLeft[state] = this.#source.groups.successors[index]!;
+    states.hanging[state] = this.#source.groups.hanging[index] ?? 0;
     states.elsewhere[state] = this.#source.groups.flags[index] & ELSEWHERE;
     if (stored === NO_STATE && states.size[state] !== rows.length) {
       const { key } = this.#entries;

@@ -62,6 +62,11 @@ export interface GroupTable {
   readonly successors: Int32Array;
   /** `IN_RANGE`, `FROZEN`, `UNREADABLE` and `ELSEWHERE` bits. */
   readonly flags: Uint8Array;
+  /**
+   * How many groups the longest chain has that stands on this one and is out of range, though of the room:
+   * it gets deeper with it. Empty if there are none.
+   */
+  readonly hanging: Int32Array;
   readonly irregularities: readonly Irregularity[];
 }
 
@@ -275,6 +280,7 @@ function tableOf(ids: Float64Array, edges: GroupEdges, marks: Uint16Array): Grou
     otherEdges: new Int32Array(0),
     successors: new Int32Array(length),
     flags: new Uint8Array(length),
+    hanging: new Int32Array(0),
     irregularities: [] as Irregularity[],
   };
   const newIndex = isWhole ? undefined : newIndexes(marks, isKept);
@@ -291,6 +297,10 @@ function tableOf(ids: Float64Array, edges: GroupEdges, marks: Uint16Array): Grou
     if ((marks[old] & IRREGULAR) !== 0) flags[index] |= UNREADABLE;
     if ((marks[old] & (MISSING | OTHER_ROOM)) !== 0) flags[index] |= ELSEWHERE;
     index++;
+  }
+  const hanging = hangingOn(edges, marks);
+  if (hanging !== undefined) {
+    table.hanging = isWhole ? hanging : hanging.filter((_, index) => isKept(marks[index]));
   }
   table.otherEdges = otherEdges(edges, marks, newIndex, prev);
   const all = kept.reduce((sum, marked) => sum | marked, 0);
@@ -311,6 +321,19 @@ function tableOf(ids: Float64Array, edges: GroupEdges, marks: Uint16Array): Grou
 function newIndexes(marks: Uint16Array, isKept: (mark: number) => boolean): Int32Array {
   let next = 0;
   return Int32Array.from(marks, (mark) => (isKept(mark) ? next++ : -1));
+}
+
+/** For each group `GroupTable.hanging`; undefined if nothing hangs on any. */
+function hangingOn(edges: GroupEdges, marks: Uint16Array): Int32Array<ArrayBuffer> | undefined {
+  let hanging: Int32Array<ArrayBuffer> | undefined;
+  for (let group = edges.length - 1; group >= 0; group--) {
+    if ((marks[group] & (IN_RANGE | UNREAD | MISSING | OTHER_ROOM)) !== 0) continue;
+    const before = largestSmaller(edges, group);
+    if (before === NO_PREDECESSOR) continue;
+    hanging ??= new Int32Array(edges.length);
+    hanging[before] = Math.max(hanging[before], hanging[group] + 1);
+  }
+  return hanging;
 }
 
 /** The edges of the kept groups but those that `prev` has, in new numbers. */
