@@ -1,7 +1,7 @@
 import { resolve } from 'node:path';
 import type { Format } from '../compress.js';
 import { UsageError } from '../errors.js';
-import { DEFAULT_MAX_HOPS } from '../planner/adaptive.js';
+import { SYNAPSE_HOPS } from '../planner/chains-to-come.js';
 import type { AdaptiveSettings } from '../planner/adaptive.js';
 import { STATE_TABLES } from '../sources/files/state-table.js';
 import type { StateTable } from '../sources/files/state-table.js';
@@ -231,7 +231,7 @@ export function chosenStrategy(given: Arguments): Strategy {
   if (maxHops !== undefined && maxHops > MOST_HOPS) {
     throw new UsageError(`--max-hops takes at most ${MOST_HOPS}.`);
   }
-  if (headroom !== undefined && headroom >= (maxHops ?? DEFAULT_MAX_HOPS)) {
+  if (headroom !== undefined && headroom >= (maxHops ?? SYNAPSE_HOPS)) {
     throw new UsageError('--headroom must be less than --max-hops.');
   }
   return {

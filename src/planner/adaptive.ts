@@ -1,5 +1,7 @@
+import type { GroupTable } from '../sources/group-table.js';
 import { grown } from '../state/grown.js';
 import { NO_STATE, type LiveStates } from '../state/live-states.js';
+import { chainsToCome, SYNAPSE_HOPS, UNENDING } from './chains-to-come.js';
 import type { Plan, Planner } from './planner.js';
 import { LACKS_KEY, OVER_LIMIT } from '../state/state-trie.js';
 import { ReachableStates } from './reachable-states.js';
@@ -8,8 +10,6 @@ import { ReachableStates } from './reachable-states.js';
 const BRANCHES = 128;
 /** So many of these may have no hops left: only the ancestors of such a head can still serve. */
 const FULL_BRANCHES = 4;
-/** How fast hops lose worth as a chain grows: 1 would make all hops worth the same. */
-const WORTH_EXPONENT = 1.5;
 /**
  * Where the own branch has a base, another branch's may cost the 32nd part of a snapshot: hardly any that
  * costs more is chosen, and to find that out took half of all comparing.
@@ -37,9 +37,6 @@ const SMALL_DELTA = 8;
  */
 const NEWEST = 10;
 
-/** What Synapse itself allows a chain before it writes a snapshot. */
-export const DEFAULT_MAX_HOPS = 100;
-
 export interface AdaptiveSettings {
   /** The longest chain, counted in groups, the group itself included; default 100. */
   readonly maxHops?: number;
@@ -53,15 +50,18 @@ export interface AdaptiveSettings {
  * Keeps each group on its own predecessor while the chain has hops left, and otherwise chooses the base
  * that costs the fewest rows for the hops it leaves.
  *
- * Hops are a budget: a base at depth `h` leaves `maxHops - h - 1` of them to the chain that starts there.
- * All of them are bought by a snapshot, for as many rows as the state has keys, so a part of them is
- * worth a part of that: `size × (left / maxHops)^1.5`. The base with the largest worth less its rows is
- * taken. Candidates are the stored predecessor, the heads of the branches that were used last, and all their
- * ancestors in the new tree: backfill, forks and state resolution make a room many branches, and a base
- * found for one serves its neighbours.
+ * Hops are a budget. Where `h` are left, chains that start deeper and deeper, each for few rows, reach
+ * about `h² / 2` groups before many rows have to be paid again. So a base is the better the fewer rows it
+ * costs for the square of the hops it leaves; of a branch that is known to end, hops that it will not need
+ * count for nothing. Candidates are the stored predecessor, the heads of the branches that were used last,
+ * and all their ancestors in the new tree: backfill, forks and state resolution make a room many branches,
+ * and a base found for one serves its neighbours.
  *
- * What is looked at depends on the new tree alone, and among equals the stored predecessor comes first:
- * so a room that was compressed with the same settings stays as it is.
+ * What is looked at depends on the new tree alone, and among equals the stored predecessor comes first. A
+ * group that fits where it is stored moves only for what costs fewer rows and is the best for a branch
+ * without end, which a base for one that ends never costs more than; and a stored snapshot gives way only
+ * where some base would be better than it for a branch without end. So a room that was compressed with the
+ * same settings stays as it is, though its branches end elsewhere then.
  *
  * Memory: the heads, the groups that others are still to be stored on, and the ancestors of both, at
  * most `maxHops` each, which share what is equal.
@@ -75,10 +75,7 @@ export class AdaptivePlanner implements Planner {
   #savedRows = 0;
 
   readonly #settings: Required<AdaptiveSettings>;
-  /** What the hops left on a base at each depth are worth, as a part of a snapshot; and if they are worth nothing. */
-  readonly #hopsWorth: Float64Array;
-  readonly #noWorth: Float64Array;
-  #worth: Float64Array;
+  #chainsToCome: Uint8Array | undefined;
   readonly #reachable = new ReachableStates();
   /** States at the ends of branches, the last used at the end. */
   readonly #heads = new Int32Array(BRANCHES);
@@ -95,19 +92,19 @@ export class AdaptivePlanner implements Planner {
   /** From a head to its root. */
   #way = new Int32Array(128);
   #found = new Int32Array(1024);
+  /** So many hops the group's branch needs, itself included; none if only rows count. */
+  #hopsNeeded = 0;
   #best = NO_STATE;
-  #bestValue = 0;
+  /** The rows of the best base for what its hops are worth. */
+  #bestPrice = 0;
+  /** What a snapshot costs if all its hops are needed, and whether some base would cost less then. */
+  #unendingPrice = 0;
+  #beatsSnapshot = false;
 
   constructor(settings: AdaptiveSettings = {}) {
-    const { maxHops = DEFAULT_MAX_HOPS, rebaseDeep = false } = settings;
+    const { maxHops = SYNAPSE_HOPS, rebaseDeep = false } = settings;
     const { headroom = Math.floor(maxHops / 2) } = settings;
     this.#settings = { maxHops, headroom, rebaseDeep };
-    this.#hopsWorth = Float64Array.from(
-      { length: maxHops + 1 },
-      (_, depth) => Math.max(0, (maxHops - depth - 1) / maxHops) ** WORTH_EXPONENT,
-    );
-    this.#noWorth = new Float64Array(maxHops + 1);
-    this.#worth = this.#hopsWorth;
     this.description = `adaptive, at most ${maxHops} hops, ${headroom} left under the newest groups`;
   }
 
@@ -116,6 +113,10 @@ export class AdaptivePlanner implements Planner {
     return [
       `${this.#deepGroups} state groups are in stored chains of more than ${this.#settings.maxHops} hops, which would cost rows to shorten; they were left so. --rebase-deep shortens them.`,
     ];
+  }
+
+  begin({ prev }: GroupTable): void {
+    this.#chainsToCome = chainsToCome(prev);
   }
 
   plan(states: LiveStates, state: number, stored: number, plan: Plan, toCome: number): boolean {
@@ -155,7 +156,8 @@ export class AdaptivePlanner implements Planner {
 
     // The first of the newest groups to be moved makes place for those to come, and for the fewest rows:
     // what hops are worth shows when their successors are there.
-    this.#worth = newest ? this.#noWorth : this.#hopsWorth;
+    const mayStay = left >= 0 || states.hopsBefore[state] > maxHops;
+    this.#hopsNeeded = newest ? 0 : mayStay ? Infinity : this.#chainToCome(states, state) + 1;
     this.#find(states, state, stored, newest ? Math.max(1, limit - toCome) : limit);
     if (stored === NO_STATE || this.#best === stored) return this.#best;
     const cost = this.#bestRows(states, state) - needed;
@@ -178,6 +180,11 @@ export class AdaptivePlanner implements Planner {
     return rebaseDeep ? fitting : Math.max(fitting, Math.min(maxHops, states.hopsBefore[state]));
   }
 
+  #chainToCome(states: LiveStates, state: number): number {
+    const groups = this.#chainsToCome?.[states.group[state]] ?? UNENDING;
+    return groups === UNENDING ? Infinity : groups;
+  }
+
   #bestRows(states: LiveStates, state: number): number {
     const size = states.size[state];
     return this.#best === NO_STATE ? size : states.difference(this.#best, state, this.#found, size);
@@ -191,7 +198,9 @@ export class AdaptivePlanner implements Planner {
     this.#found = grown(this.#found, size);
     if (this.#findHead(states, state, stored, limit)) return;
     this.#best = NO_STATE;
-    this.#bestValue = this.#worth[0] * size - size;
+    this.#bestPrice = size / this.#worth(limit);
+    this.#unendingPrice = size / limit ** 2;
+    this.#beatsSnapshot = stored !== NO_STATE || this.#hopsNeeded === 0;
     if (stored !== NO_STATE) {
       // Once a room is compressed the stored base fits, and its ancestors are neighbours like others.
       this.#look(states, state, stored, 0, limit, size);
@@ -201,6 +210,7 @@ export class AdaptivePlanner implements Planner {
     for (let i = this.#headCount - 1; i >= 0; i--) {
       this.#climb(states, state, this.#heads[i], limit, most);
     }
+    if (!this.#beatsSnapshot) this.#best = NO_STATE;
   }
 
   /**
@@ -241,12 +251,16 @@ export class AdaptivePlanner implements Planner {
   }
 
   /**
-   * Looks at `from` and its ancestors in the new tree for a base that costs at most `most` rows. The
-   * root comes first: the fewer hops a base has the more it is worth, and a good one spares most others
-   * the comparing. A delta of few rows brings a base no nearer than these rows.
+   * Looks at `from` and its ancestors in the new tree for a base that costs at most `most` rows. First at
+   * the one that would be the best if `from` were at hand and no key had changed twice, as a good one
+   * spares most others the comparing; then from the root on. A delta of few rows brings a base no nearer
+   * than these rows.
    */
   #climb(states: LiveStates, state: number, from: number, limit: number, most: number): void {
     let length = 0;
+    let likely = NO_STATE;
+    let likelyPrice = Infinity;
+    let away = 1;
     for (
       let base = from;
       base !== NO_STATE && this.#lookedAt[base] !== this.#search;
@@ -257,9 +271,17 @@ export class AdaptivePlanner implements Planner {
       if (states.elsewhere[base] > 0) continue;
       this.#way = grown(this.#way, length + 1);
       this.#way[length++] = base;
+      const hops = limit - states.hopsAfter[base];
+      if (hops > 0 && away < likelyPrice * this.#worth(hops)) {
+        likely = base;
+        likelyPrice = away / this.#worth(hops);
+      }
+      away += this.#deltaRows[base];
     }
+    if (likely !== NO_STATE) this.#look(states, state, likely, 0, limit, most);
     while (length > 0) {
       const base = this.#way[--length];
+      if (base === likely) continue;
       const below = this.#reachable.baseOf(base);
       const least = below === NO_STATE ? 0 : this.#leastRows[below] - this.#deltaRows[base];
       this.#look(states, state, base, least, limit, most);
@@ -276,17 +298,25 @@ export class AdaptivePlanner implements Planner {
     most: number,
   ): void {
     this.#leastRows[base] = least;
-    const hops = states.hopsAfter[base];
-    if (hops >= limit) return;
-    const worth = this.#worth[hops] * states.size[state];
-    const gain = Math.ceil(worth - this.#bestValue) - 1;
-    const allowed = Math.min(gain, most);
+    const hops = limit - states.hopsAfter[base];
+    if (hops <= 0) return;
+    const worth = this.#worth(hops);
+    const better = Math.min(Math.ceil(worth * this.#bestPrice) - 1, most);
+    const beating = Math.ceil(hops ** 2 * this.#unendingPrice) - 1;
+    const allowed = this.#beatsSnapshot ? better : Math.max(better, beating);
     if (least > allowed) return;
     const rows = this.#rows(states, base, state, allowed, BEYOND);
     this.#leastRows[base] = rows < 0 ? Math.max(least, ~rows) : rows;
     if (rows < 0) return;
+    this.#beatsSnapshot ||= rows <= beating;
+    if (rows > better) return;
     this.#best = base;
-    this.#bestValue = worth - rows;
+    this.#bestPrice = rows / worth;
+  }
+
+  /** What so many hops are worth, as a number of groups that they reach. */
+  #worth(hops: number): number {
+    return this.#hopsNeeded === 0 ? 1 : Math.min(hops, this.#hopsNeeded) ** 2;
   }
 
   /**

@@ -1,3 +1,4 @@
+import type { GroupTable } from '../sources/group-table.js';
 import type { LiveStates } from '../state/live-states.js';
 
 /** What a planner chose for one group: a base and the entries by which the group's state differs from it. */
@@ -21,6 +22,8 @@ export interface Planner {
   readonly forcedResetRows: number;
   /** What an operator should know, once all groups are planned. */
   readonly warnings: readonly string[];
+  /** Is told of all groups before the first, for a planner that looks ahead. */
+  begin?(groups: GroupTable): void;
   /** Is told of each group that is only read, before those in range; for a planner that starts from such. */
   read?(states: LiveStates, state: number, stored: number): void;
   /**

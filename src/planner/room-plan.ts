@@ -56,6 +56,7 @@ export class RoomPlan extends Transform {
     const keys = new KeyTable(seed.readInt32LE(0), seed.readInt32LE(4));
     this.#source = source;
     this.#planner = planner;
+    planner.begin?.(source.groups);
     this.#entries = new EntryPool(keys);
     this.#states = new LiveStates(this.#entries);
     this.#fingerprints = verify ? new Fingerprints(this.#states) : undefined;
