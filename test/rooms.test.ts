@@ -19,7 +19,7 @@ async function listed(db: TestDatabase, ...options: string[]): Promise<Result> {
 }
 
 function assertNear(actual: number, expected: number, what: string): void {
-  const tolerance = Math.max(0.3 * expected, 1000);
+  const tolerance = 0.3 * expected + 100;
   assert.ok(Math.abs(actual - expected) <= tolerance, `${what}: ${actual}, not ${expected}`);
 }
 
