@@ -330,7 +330,7 @@ test('a room that is not there has its exit code, and a hint where the id is odd
 
 test('places that cannot be written to are told before anything is read', async (t) => {
   const { folder } = await outputFolder(t);
-  const args = ['-i', join(folder, 'missing'), '-r', ROOM];
+  const args = ['-i', await exportRoom(t), '-r', ROOM];
   for (const option of ['-o', '--stats-file']) {
     const result = await runCli([...args, option, join(folder, 'missing', 'out')]);
     assert.equal(result.code, 7);
