@@ -97,7 +97,7 @@ export async function compressRoom(settings: CompressSettings): Promise<Statisti
       ...(settings.signal && { signal: settings.signal }),
     });
 
-    const outcome = outcomeOf(plan, settings);
+    const outcome = outcomeOf(plan, planner, settings);
     if (outcome === 'written') await output!.keep();
     else await output?.discard();
     for (const graph of graphs) await graph.keep();
@@ -181,10 +181,15 @@ function discardStream(): Writable {
   });
 }
 
-function outcomeOf({ counts }: RoomPlan, settings: CompressSettings): Statistics['outcome'] {
+function outcomeOf(
+  { counts }: RoomPlan,
+  { mayCostRows = false }: Planner,
+  settings: CompressSettings,
+): Statistics['outcome'] {
   if (counts.groupsWritten === 0) return 'nothing-to-change';
-  if (counts.rowsAfter > counts.rowsBefore) return 'no-gain';
-  if (counts.rowsBefore - counts.rowsAfter < (settings.minSavedRows ?? 0)) return 'below-minimum';
+  if (counts.rowsAfter > counts.rowsBefore && !mayCostRows) return 'no-gain';
+  const { minSavedRows = -Infinity } = settings;
+  if (counts.rowsBefore - counts.rowsAfter < minSavedRows) return 'below-minimum';
   return settings.output === undefined ? 'no-output-asked' : 'written';
 }
 

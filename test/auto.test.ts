@@ -376,6 +376,15 @@ test('the metrics file adds runs up', async (t) => {
   assert.equal(third['rows_saved_total'], second['rows_saved_total']);
 });
 
+test('a metrics file that can not be written is told before anything is done', async (t) => {
+  const file = join(await temporaryFolder(t), 'missing', 'synapse.prom');
+  const db = await goldenDatabase(t);
+  const { code, stderr } = await runCli(['auto', '-p', db.url, '--metrics-file', file]);
+  assert.equal(code, 7, stderr);
+  assert.match(stderr, /^synapse_compress_state: Can't write .*: its folder does not exist\.$/m);
+  assert.doesNotMatch(stderr, /Done/);
+});
+
 test('what makes no sense on the command line is told', async () => {
   for (const [args, message] of [
     [['--order', 'size', '-p', 'x'], /--order takes gain or id/],

@@ -244,6 +244,24 @@ test('too few saved rows: the words of the old tool, no file, and the earlier on
   assert.equal(await readFile(file, 'utf8'), 'earlier');
 });
 
+test('a chain that is stored too long is shortened where that is asked for, also if it costs rows', async (t) => {
+  const folder = await exportRoom(t, { groups: 9, keys: 1 });
+  const edges = Array.from({ length: 8 }, (_, i) => `${i + 2}\t${i + 1}\n`);
+  await writeFile(join(folder, 'state_group_edges.copy'), edges.join(''));
+  // A group each that has a key of its own, so that every snapshot costs as many rows as groups before it.
+  const rows = edges.map((_, i) => `${i + 1}\t${ROOM}\tm.room.member\t@${i}\t$${i}\n`);
+  await writeFile(join(folder, 'state_groups_state.copy'), rows.join(''));
+  const { file } = await outputFolder(t);
+  const args = ['-i', folder, '-r', ROOM, '--max-hops', '5', '-o', file];
+  const left = await runCli(args);
+  assert.match(left.stderr, /4 state groups are in stored chains of more than 5 hops.*left so/);
+  const { code, stderr } = await runCli([...args, '--rebase-deep']);
+  assert.equal(code, 0, stderr);
+  assert.match(stderr, /^Costs \d+ rows, about [\d.]+ \w+ of table and index\.$/m);
+  assert.match(stderr, /^Longest chain of state groups: 9 before, 5 after/m);
+  assert.match(await readFile(file, 'utf8'), /INSERT INTO state_groups_state/);
+});
+
 test('changes that were streamed before they turned out to be unwanted are an error', async (t) => {
   const folder = await exportRoom(t);
   const result = await runCli([
@@ -312,7 +330,7 @@ test('a room that is not there has its exit code, and a hint where the id is odd
 
 test('places that cannot be written to are told before anything is read', async (t) => {
   const { folder } = await outputFolder(t);
-  const args = ['-i', join(folder, 'missing'), '-r', ROOM];
+  const args = ['-i', await exportRoom(t), '-r', ROOM];
   for (const option of ['-o', '--stats-file']) {
     const result = await runCli([...args, option, join(folder, 'missing', 'out')]);
     assert.equal(result.code, 7);

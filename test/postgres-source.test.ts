@@ -18,12 +18,12 @@ import {
 import { openPostgresSource } from '../src/sources/postgres/postgres-source.js';
 import {
   ANCESTORS,
+  DESCENDANTS,
   BEGIN,
   edgesStatement,
   edgesToStatement,
   GROUPS_PER_STATEMENT,
   groupsStatement,
-  IRREGULAR_DESCENDANTS,
   rowsStatement,
   SET_UP,
 } from '../src/sources/postgres/statements.js';
@@ -361,6 +361,29 @@ test('what an irregular group out of range reads through is frozen', async (t) =
   }
 });
 
+test('of groups that stand out of range on one in range the longest chain is counted', async (t) => {
+  const db = await createDatabase(t);
+  await addGroups(
+    db,
+    [...[1, 2, 3, 4, 5, 6, 7].map((id) => [id, ROOM] as const), [8, OTHER]],
+    [
+      [2, 1],
+      [3, 2],
+      [4, 3],
+      [5, 4],
+      [6, 3],
+      [7, 2],
+      [8, 5],
+    ],
+  );
+  for (const [range, hanging] of [
+    [{ maxStateGroup: 3 }, [0, 1, 2]],
+    [{ minStateGroup: 1, groupsToCompress: 1 }, [0, 3]],
+  ] as const) {
+    assert.deepEqual([...(await withSource(t, db, range)).groups.hanging], hanging);
+  }
+});
+
 test('a chain of thousands of ancestors out of range is walked', async (t) => {
   const db = await createDatabase(t);
   await fill(db, 1, 5000);
@@ -450,7 +473,7 @@ describe('the server', () => {
           [edgesToStatement(ids), []],
           [rowsStatement(ids), []],
           [ANCESTORS, [missing, ROOM, '1000', '100000']],
-          [IRREGULAR_DESCENDANTS, [missing, ROOM, '1000', '100000']],
+          [DESCENDANTS, [missing, ROOM, '1000', '100000']],
           [groupsOfRoom(ROOM), []],
           [edgesOfRoom(ROOM), []],
           [rowsOfGroups(ids), []],

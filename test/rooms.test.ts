@@ -19,7 +19,7 @@ async function listed(db: TestDatabase, ...options: string[]): Promise<Result> {
 }
 
 function assertNear(actual: number, expected: number, what: string): void {
-  const tolerance = Math.max(0.3 * expected, 1000);
+  const tolerance = 0.3 * expected + 100;
   assert.ok(Math.abs(actual - expected) <= tolerance, `${what}: ${actual}, not ${expected}`);
 }
 
@@ -60,7 +60,9 @@ test('an estimate reads the rows by their index alone, and writes nothing', asyn
       FROM pg_stat_user_tables WHERE relname = 'state_groups_state'`);
     return rows[0];
   };
-  const before = await figures();
+  // The server counts what was loaded a little later.
+  let before = await figures();
+  while (before.rows === '0') before = await figures();
   // Statistics that are as wrong as can be.
   await db.query(`
     UPDATE pg_class SET reltuples = 0, relpages = 0 WHERE relname IN ('state_groups', 'state_groups_state', 'state_group_edges');
@@ -70,7 +72,7 @@ test('an estimate reads the rows by their index alone, and writes nothing', asyn
   for (;;) {
     const after = await figures();
     assert.deepEqual([after.scans, after.rows], [before.scans, before.rows]);
-    // The server counts a little later.
+    // So it does what was read.
     if (Number(after.reads) > Number(before.reads)) break;
   }
 });

@@ -305,10 +305,11 @@ class AutoCompressor {
     }
     const halfTime = (performance.now() + this.#started + (timeBudget ?? Infinity)) / 2;
     const isEnough = (): boolean => performance.now() > halfTime;
-    const changes = await this.#plan(source, new AdaptivePlanner(settings), isEnough);
+    const planner = new AdaptivePlanner(settings);
+    const changes = await this.#plan(source, planner, isEnough);
     try {
       const { isWhole, lastGroup, rowsBefore, rowsAfter } = changes;
-      const gains = rowsAfter < rowsBefore;
+      const gains = rowsAfter < rowsBefore || planner.mayCostRows;
       if (!isWhole) {
         const soFar = gains
           ? ` up to state group ${lastGroup}, which is applied`

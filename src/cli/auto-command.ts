@@ -187,7 +187,7 @@ function parseTime(text: string | undefined): number | undefined {
  * Compresses rooms as the command line says, and logs on standard error how it goes.
  *
  * @throws CompressStateError: a RoomsFailedError if rooms were set aside, an InterruptedError if a
- *   signal ended it
+ *   signal ended it, an OutputError before it begins if the metrics can't be written
  */
 export async function runAutoCommand(
   command: AutoCommand,
@@ -195,6 +195,8 @@ export async function runAutoCommand(
   interruption: Interruption,
 ): Promise<void> {
   const log = openLog(command.logFormat, status);
+  // Told now, and not after a run of hours.
+  if (command.metricsFile !== undefined) await checkWritable(command.metricsFile);
   let summary: AutoSummary | undefined;
   let failure: unknown;
   try {
@@ -260,6 +262,11 @@ function throwIfNotAllWell({ failed }: AutoSummary, { by }: Interruption): void 
       `${failed.length === 1 ? 'A room' : `${failed.length} rooms`} failed, and the log above says why: ${names.join(', ')}${failed.length > 5 ? ' and others' : ''}. The others are done.`,
     );
   }
+}
+
+/** @throws OutputError if the file can't be written */
+async function checkWritable(path: string): Promise<void> {
+  await (await openFileOutput(path, { tmpdir: '' })).discard();
 }
 
 /** Replaces the file as a whole, so that the exporter never reads half of it. */

@@ -72,6 +72,8 @@ export class AdaptivePlanner implements Planner {
   forcedResetRows = 0;
   /** Groups whose chain was stored longer than `maxHops` and was left so. */
   #deepGroups = 0;
+  /** Whether a chain that was stored longer is shortened, which is asked for at any cost. */
+  mayCostRows = false;
   #savedRows = 0;
 
   readonly #settings: Required<AdaptiveSettings>;
@@ -165,6 +167,7 @@ export class AdaptivePlanner implements Planner {
     if (left >= 0) return cost < 0 ? this.#best : stored;
     // Hops under a newest group are bought with what was saved, so that they make no room larger.
     if (hops <= maxHops) return cost <= Math.max(0, this.#savedRows) ? this.#best : stored;
+    if (rebaseDeep && hops <= states.hopsBefore[state]) this.mayCostRows = true;
     if (cost < 0 || rebaseDeep || hops > states.hopsBefore[state]) return this.#best;
     this.#deepGroups++;
     return stored;

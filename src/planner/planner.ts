@@ -22,6 +22,8 @@ export interface Planner {
   readonly forcedResetRows: number;
   /** What an operator should know, once all groups are planned. */
   readonly warnings: readonly string[];
+  /** Whether the changes are wanted though they may cost rows, once all groups are planned. */
+  readonly mayCostRows?: boolean;
   /** Is told of all groups before the first, for a planner that looks ahead. */
   begin?(groups: GroupTable): void;
   /** Is told of each group that is only read, before those in range; for a planner that starts from such. */

@@ -66,8 +66,9 @@ export function totalLines(totals: Totals): string[] {
 
 function savingLines(figures: Savings): string[] {
   const saved = figures.rowsBefore - figures.rowsAfter;
+  const bytes = readableSize(Math.abs(figures.bytesBefore - figures.bytesAfter));
   return [
-    `Saves ${saved} rows, about ${readableSize(figures.bytesBefore - figures.bytesAfter)} of table and index.`,
+    `${saved < 0 ? 'Costs' : 'Saves'} ${Math.abs(saved)} rows, about ${bytes} of table and index.`,
     `Rewrites ${figures.groupsWritten} state groups: deletes ${figures.rowsDeleted} rows, inserts ${figures.rowsInserted}.`,
   ];
 }

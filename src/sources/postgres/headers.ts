@@ -7,12 +7,12 @@ import { CopyOut } from './copy-out.js';
 import { IdReader, idOf } from './id-reader.js';
 import {
   ANCESTORS,
+  DESCENDANTS,
   edgesStatement,
   edgesToStatement,
   FIRST_AND_LAST,
   GROUPS_PER_STATEMENT,
   groupsStatement,
-  IRREGULAR_DESCENDANTS,
 } from './statements.js';
 
 const HEADERS_PER_BATCH = 1000;
@@ -22,7 +22,7 @@ const SMALLEST_BIGINT = '-9223372036854775808';
 
 /**
  * Reads the headers of a room's groups in range, of `bases` below it, of the ancestors of both, and of
- * the irregular groups out of range that read through one in range; undefined if there is no group in
+ * the groups out of range that read through one in range; undefined if there is no group in
  * range.
  *
  * Ids and edges come by COPY, which saves the client a tenth of a second for 74,000 groups next to a
@@ -44,7 +44,7 @@ export async function readHeaders(
   const read = new Set<number>();
   const successors = await readOutsideSuccessors(client, ids);
   if (successors.length > 0) {
-    await readBeside(client, builder, IRREGULAR_DESCENDANTS, successors, inRange, read);
+    await readBeside(client, builder, DESCENDANTS, successors, inRange, read);
   }
   bases.forEach((id) => builder.keepBase(id));
   const outside = [...bases, ...builder.missingPredecessors()];
@@ -160,7 +160,7 @@ async function readBeside(
     if (next.done === true) return;
     const [id, ofRoom, predecessors] = next.value;
     const group = idOf(id);
-    // An irregular group can be an ancestor as well.
+    // Groups between two that are in range are found from both.
     if (read.has(group)) continue;
     read.add(group);
     builder.addAncestor(group, REASONS[ofRoom ?? 'none']);

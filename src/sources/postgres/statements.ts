@@ -148,16 +148,8 @@ type EdgeEnd = (typeof INDEXED_COLUMNS)['state_group_edges'][number];
 /** The headers of groups and all their ancestors but those that are in range. */
 export const ANCESTORS = walk('state_group', 'prev_state_group');
 
-/**
- * The headers of those among groups and their descendants out of range that are irregular: with
- * several predecessors, or with one that is not older.
- */
-export const IRREGULAR_DESCENDANTS = `${walk('prev_state_group', 'state_group')}
-  WHERE EXISTS (
-    SELECT FROM state_group_edges AS a, state_group_edges AS b
-    WHERE a.state_group = found.id AND b.state_group = found.id
-      AND (a.prev_state_group < b.prev_state_group OR a.prev_state_group >= found.id)
-  )`;
+/** The headers of groups and all their descendants but those that are in range. */
+export const DESCENDANTS = walk('prev_state_group', 'state_group');
 
 export function idArray(ids: Float64Array): string {
   return `'{${ids.join(',')}}'::bigint[]`;
