@@ -7,6 +7,7 @@ import { grown } from './grown.js';
 
 const TAB = 9;
 const LINE_FEED = 10;
+const CARRIAGE_RETURN = 13;
 const BACKSLASH = 92;
 /** A group of at least so many rows is remembered as what the next snapshot will look like. */
 const SNAPSHOT_ROWS = 16;
@@ -310,6 +311,11 @@ export class RowParser implements GroupRows {
       if (byte === terminator) return end;
       if (byte === TAB || byte === LINE_FEED) throw this.#wrongColumns(bytes, at);
       if (byte === 0) throw this.#nul();
+      if (byte === CARRIAGE_RETURN) {
+        throw new InputError(
+          `${this.#where()} holds a carriage return, which COPY text writes as \\r.`,
+        );
+      }
       // What follows a backslash is of the field, be it a tab.
       if (byte === BACKSLASH && bytes[++end] === LINE_FEED) {
         throw new InputError(
