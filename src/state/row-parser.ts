@@ -40,7 +40,7 @@ export interface GroupRows {
  */
 export class RowParser implements GroupRows {
   rows = 0;
-  entries = new Int32Array(1024);
+  entries = new Int32Array(64);
   length = 0;
   repeated = new Int32Array(16);
   repeatedLength = 0;
@@ -64,10 +64,10 @@ export class RowParser implements GroupRows {
   #prefixView = new DataView(this.#prefix.buffer);
   #prefixLength = 0;
   /** The last snapshot's entries, in the order they came, each held once. */
-  #last = new Int32Array(1024);
+  #last = new Int32Array(64);
   #lastLength = 0;
   /** Number of the row at which a key was seen last; the numbers of a group's rows are consecutive. */
-  #seen = new Int32Array(1024).fill(-1);
+  #seen = new Int32Array(64).fill(-1);
   #serial = 0;
   #groupSerial = 0;
   #lastSerial = 0;

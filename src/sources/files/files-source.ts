@@ -1,4 +1,5 @@
-import { Readable } from 'node:stream';
+import type { Readable } from 'node:stream';
+import { chunkStream } from '../chunk-stream.js';
 import { describeIrregularities } from '../describe-irregularities.js';
 import { UNREADABLE, type GroupTable } from '../group-table.js';
 import { IdFinder } from '../id-list.js';
@@ -103,7 +104,7 @@ class FilesSource implements RoomSource {
 
   rows(): Readable {
     if (this.#rows !== undefined) throw new Error('The rows can be read once.');
-    this.#rows = Readable.from(this.#orderedRows(), { objectMode: false });
+    this.#rows = chunkStream(this.#orderedRows());
     return this.#rows;
   }
 
