@@ -26,14 +26,40 @@ import { protectInputs } from './protect-inputs.js';
 import type { StatusLine } from './status-line.js';
 import { temporaryFolder } from './temporary-folder.js';
 
+interface Attempt {
+  readonly onTrust: boolean;
+  /** Whether one was made before. */
+  readonly isSecond: boolean;
+}
+
+/** Rows that were taken to be in order and as they should be are not. */
+class BrokenTrustError extends Error {}
+
 /**
- * Compresses a room as the command line says, and tells on standard error how it goes.
+ * Compresses a room as the command line says, and tells on standard error how it goes. Files are read on
+ * trust that their rows are in order, and once more, from the beginning, where they are not.
  *
  * @throws CompressStateError, an InterruptedError if a signal ended it; no output is left then, but what was
  *   applied stands
  */
 export async function runCompressCommand(
   command: CompressCommand,
+  status: StatusLine,
+  interruption: Interruption,
+): Promise<void> {
+  try {
+    // What is not held back can't be begun again.
+    const attempt = { onTrust: !command.unbuffered, isSecond: false };
+    await runOnce(command, attempt, status, interruption);
+  } catch (error) {
+    if (!(error instanceof BrokenTrustError)) throw error;
+    await runOnce(command, { onTrust: false, isSecond: true }, status, interruption);
+  }
+}
+
+async function runOnce(
+  command: CompressCommand,
+  attempt: Attempt,
   status: StatusLine,
   interruption: Interruption,
 ): Promise<void> {
@@ -54,7 +80,8 @@ export async function runCompressCommand(
     commit = await openCommit(command, spool, status);
     changes = commit?.output ?? (await openChanges(command, spool, () => source.storedTables!()));
     figures = await openFigures(command.statsFile, spool);
-    const source = await open(command, spool, status);
+    if (!attempt.isSecond) sayWhatIsRead(command, status);
+    const source = await open(command, attempt, spool);
     const run = { command, commit, changes, figures, spool, status, interruption };
     const result =
       'rooms' in source ? await compressAll(run, source) : await compressOne(run, source);
@@ -94,12 +121,7 @@ async function openCommit(
   return Commit.open(source.dsn, tmpdir, status, signal);
 }
 
-async function open(
-  command: CompressCommand,
-  { tmpdir, signal }: Required<SpoolSettings>,
-  status: StatusLine,
-): Promise<RoomSource | AllRooms> {
-  const { room } = command;
+function sayWhatIsRead(command: CompressCommand, status: StatusLine): void {
   if (command.unbuffered && command.format === 'sql' && !command.transactions) {
     status.say(
       'Warning: with --unbuffered and without -t, psql may run half of a change if this process ' +
@@ -107,13 +129,20 @@ async function open(
     );
   }
   const place = command.source.kind === 'postgres' ? 'DB' : 'files';
+  const what = command.room === undefined ? 'all rooms' : `room '${command.room}'`;
+  status.say(`Fetching state from ${place} for ${what}...`);
+}
+
+function open(
+  command: CompressCommand,
+  { onTrust }: Attempt,
+  { tmpdir, signal }: Required<SpoolSettings>,
+): Promise<RoomSource | AllRooms> {
+  const { room } = command;
   const keepTables = command.format === 'tables' && command.output !== undefined;
-  if (room === undefined) {
-    status.say(`Fetching state from ${place} for all rooms...`);
-    return openRooms({ ...command, keepTables }, tmpdir, signal);
-  }
-  status.say(`Fetching state from ${place} for room '${room}'...`);
-  return openSource({ ...command, room, keepTables }, tmpdir, signal);
+  return room === undefined
+    ? openRooms({ ...command, keepTables }, tmpdir, signal)
+    : openSource({ ...command, room, keepTables, onTrust }, tmpdir, signal);
 }
 
 interface Run {
@@ -133,6 +162,9 @@ async function compressOne(run: Run, source: RoomSource): Promise<Statistics> {
     source,
     planner: plannerOf(command),
     ...(command.graphs && { graphs: process.cwd() }),
+  }).catch((error: unknown) => {
+    if (source.isOnTrust && error instanceof InputError) throw new BrokenTrustError();
+    throw error;
   });
   for (const line of summaryLines(statistics)) status.say(line);
   if (changes !== undefined && statistics.outcome !== 'written') {

@@ -8,11 +8,12 @@ export async function openSource(
   settings: Pick<CompressCommand, 'source' | 'range' | 'memory'> & {
     readonly room: string;
     readonly keepTables?: boolean;
+    readonly onTrust?: boolean;
   },
   tmpdir: string,
   signal: AbortSignal,
 ): Promise<RoomSource> {
-  const { source, room, range, memory, keepTables = false } = settings;
+  const { source, room, range, memory, keepTables = false, onTrust = false } = settings;
   try {
     if (source.kind === 'postgres') {
       const { openPostgresSource } = await import('../sources/postgres/postgres-source.js');
@@ -22,7 +23,7 @@ export async function openSource(
     const { openFilesSource } = await import('../sources/files/files-source.js');
     const { inputs, tables = {} } = source;
     const { stdin } = process;
-    const from = { inputs, tables, stdin, room, range, keepTables };
+    const from = { inputs, tables, stdin, room, range, keepTables, onTrust };
     return await openFilesSource({ ...from, memory, tmpdir, signal });
   } catch (error) {
     if (error instanceof RoomNotFoundError && !room.startsWith('!')) {

@@ -29,6 +29,12 @@ export interface RoomSource {
    */
   rows(): Readable;
   /**
+   * Whether the rows are given as they stand in files, on trust that they are in order and as they should
+   * be. An InputError, of `rows()` or of who takes them, says no more then than that they are not: open
+   * the source again without trust.
+   */
+  readonly isOnTrust?: boolean;
+  /**
    * Takes a chunk of `rows()` back, to be filled again. Only for the sole reader of the rows, and only
    * once nothing looks at the chunk any more.
    */

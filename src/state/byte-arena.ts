@@ -12,7 +12,7 @@ export class ByteArena {
   /** For each size in words the first free place; a free place holds the next one in its first word. */
   readonly #free = new Map<number, number>();
 
-  constructor(bytes = 1 << 16) {
+  constructor(bytes = 4096) {
     this.words = new Int32Array(bytes >> 2);
     this.bytes = new Uint8Array(this.words.buffer);
     this.view = new DataView(this.words.buffer);

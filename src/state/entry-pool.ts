@@ -13,22 +13,22 @@ export class EntryPool {
   readonly arena = new ByteArena();
   /** One more than the largest number in use. */
   length = 0;
-  key = new Int32Array(1024);
-  place = new Int32Array(1024);
+  key = new Int32Array(64);
+  place = new Int32Array(64);
   /** Bytes of the event id and its line feed. */
-  byteLength = new Int32Array(1024);
+  byteLength = new Int32Array(64);
   /** How many hold the entry: leaves of states, and the parser's rows. */
-  holders = new Int32Array(1024);
+  holders = new Int32Array(64);
   /** Hash with the run's seed: one summand of a state's fingerprint. */
-  hashHigh = new Int32Array(1024);
-  hashLow = new Int32Array(1024);
+  hashHigh = new Int32Array(64);
+  hashLow = new Int32Array(64);
   /** Hash with seed 0, as `hashtextextended(event_id, hash of the key)`. */
-  guardHigh = new Int32Array(1024);
-  guardLow = new Int32Array(1024);
+  guardHigh = new Int32Array(64);
+  guardLow = new Int32Array(64);
   readonly #hash = new ByteHash();
   /** Chains of entries with one hash, so that entries can leave: first of a bucket, next of an entry. */
-  #buckets = new Int32Array(4096).fill(-1);
-  #next = new Int32Array(1024);
+  #buckets = new Int32Array(256).fill(-1);
+  #next = new Int32Array(64);
   #firstFree = -1;
   #live = 0;
   #decoded = new Uint8Array(1024);

@@ -9,12 +9,12 @@ const WALK_COST = 1 / 25;
  * and in the order of the table's index.
  */
 export class KeyOrder {
-  #sorted = new Int32Array(1024);
+  #sorted = new Int32Array(64);
   #length = 0;
-  #added = new Int32Array(1024);
+  #added = new Int32Array(64);
   #addedLength = 0;
   /** For each key its entry plus one while a list with that key is put in order, else 0. */
-  #marked = new Int32Array(1024);
+  #marked = new Int32Array(64);
 
   constructor(readonly keys: KeyTable) {}
 

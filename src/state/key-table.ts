@@ -13,17 +13,17 @@ export class KeyTable {
   readonly arena = new ByteArena();
   length = 0;
   /** Places in the arena, in words, and lengths in bytes. */
-  place = new Int32Array(1024);
-  byteLength = new Int32Array(1024);
+  place = new Int32Array(64);
+  byteLength = new Int32Array(64);
   /** Hash with the run's seed. */
-  hashHigh = new Int32Array(1024);
-  hashLow = new Int32Array(1024);
+  hashHigh = new Int32Array(64);
+  hashLow = new Int32Array(64);
   /** Hash of type and state_key with seed 0, as `hashtextextended(state_key, hashtextextended(type, 0))`. */
-  guardHigh = new Int32Array(1024);
-  guardLow = new Int32Array(1024);
+  guardHigh = new Int32Array(64);
+  guardLow = new Int32Array(64);
   readonly order = new KeyOrder(this);
   readonly #hash = new ByteHash();
-  #buckets = new Int32Array(4096);
+  #buckets = new Int32Array(256);
   #decoded = new Uint8Array(1024);
 
   constructor(

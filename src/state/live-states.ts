@@ -13,25 +13,25 @@ export class LiveStates {
   readonly trie: StateTrie;
   /** One more than the largest number in use. */
   length = 0;
-  root = new Int32Array(256);
+  root = new Int32Array(64);
   /** Keys in the state. */
-  size = new Int32Array(256);
+  size = new Int32Array(64);
   /** Index of the state's group in the group table. */
-  group = new Int32Array(256);
+  group = new Int32Array(64);
   /** Groups in the chain as stored and as planned, the group itself included. */
-  hopsBefore = new Int32Array(256);
-  hopsAfter = new Int32Array(256);
+  hopsBefore = new Int32Array(64);
+  hopsAfter = new Int32Array(64);
   /** Rows that the group's delta needs on its stored predecessor, and rows that repeat what that says already. */
-  neededRows = new Int32Array(256);
-  spareRows = new Int32Array(256);
+  neededRows = new Int32Array(64);
+  spareRows = new Int32Array(64);
   /** Whether the state's group is of another room, or none: it may be a base only where it is stored as one. */
-  elsewhere = new Uint8Array(256);
+  elsewhere = new Uint8Array(64);
   /** As `GroupTable.hanging` has it of the state's group. */
-  hanging = new Int32Array(256);
+  hanging = new Int32Array(64);
   /** Groups still to come that have this one as stored predecessor. */
-  successorsLeft = new Int32Array(256);
-  #holders = new Int32Array(256);
-  #free = new Int32Array(256);
+  successorsLeft = new Int32Array(64);
+  #holders = new Int32Array(64);
+  #free = new Int32Array(64);
   #freeLength = 0;
 
   constructor(readonly entries: EntryPool) {

@@ -7,6 +7,7 @@ import { grown } from './grown.js';
 
 const TAB = 9;
 const LINE_FEED = 10;
+const CARRIAGE_RETURN = 13;
 const BACKSLASH = 92;
 /** A group of at least so many rows is remembered as what the next snapshot will look like. */
 const SNAPSHOT_ROWS = 16;
@@ -39,7 +40,7 @@ export interface GroupRows {
  */
 export class RowParser implements GroupRows {
   rows = 0;
-  entries = new Int32Array(1024);
+  entries = new Int32Array(64);
   length = 0;
   repeated = new Int32Array(16);
   repeatedLength = 0;
@@ -63,10 +64,10 @@ export class RowParser implements GroupRows {
   #prefixView = new DataView(this.#prefix.buffer);
   #prefixLength = 0;
   /** The last snapshot's entries, in the order they came, each held once. */
-  #last = new Int32Array(1024);
+  #last = new Int32Array(64);
   #lastLength = 0;
   /** Number of the row at which a key was seen last; the numbers of a group's rows are consecutive. */
-  #seen = new Int32Array(1024).fill(-1);
+  #seen = new Int32Array(64).fill(-1);
   #serial = 0;
   #groupSerial = 0;
   #lastSerial = 0;
@@ -310,6 +311,11 @@ export class RowParser implements GroupRows {
       if (byte === terminator) return end;
       if (byte === TAB || byte === LINE_FEED) throw this.#wrongColumns(bytes, at);
       if (byte === 0) throw this.#nul();
+      if (byte === CARRIAGE_RETURN) {
+        throw new InputError(
+          `${this.#where()} holds a carriage return, which COPY text writes as \\r.`,
+        );
+      }
       // What follows a backslash is of the field, be it a tab.
       if (byte === BACKSLASH && bytes[++end] === LINE_FEED) {
         throw new InputError(

@@ -27,8 +27,8 @@ export class StateTrie {
   /** Levels above the leaves, the same for all roots. */
   #height = 0;
   /** Places: node numbers, or in leaves entry numbers plus one; 0 is nothing. */
-  #nodes = new Int32Array(WIDTH * 1024);
-  #holders = new Int32Array(1024);
+  #nodes = new Int32Array(WIDTH * 64);
+  #holders = new Int32Array(64);
   /** Node 0 is the empty one, never changed and never counted. */
   #length = 1;
   #firstFree = 0;

@@ -12,6 +12,8 @@ const ZERO = 48;
 const BACKSLASH = 92;
 /** A line longer than this is no row: an event of Synapse's ends at 64 KB. */
 const LONGEST_LINE = 4 * 2 ** 20;
+/** Bytes that are leapt over at least: less takes as long line by line. */
+const SMALLEST_LEAP = 1024;
 
 /** Whole lines of a table's COPY text. All of it is used again for the next lines. */
 export interface CopyLines {
@@ -49,10 +51,16 @@ export type CopyStretches = Omit<CopyLines, 'error'>;
  * behind one another as one. Lines of too few and of too many columns may pass where they make up for
  * each other: who takes fields out of them must look.
  *
+ * The lines of a group that `isTrusted` are not looked at, but leapt over as if lines were in order: who
+ * takes them must look at each, at its group too, and errors may name a line too early.
+ *
  * @throws InputError as `copyLines` does
  */
-export function copyStretches(input: Input): AsyncGenerator<CopyStretches, void, undefined> {
-  return splitBy(new StretchSplitter(input, 'state_groups_state'), input);
+export function copyStretches(
+  input: Input,
+  isTrusted: (group: number) => boolean = () => false,
+): AsyncGenerator<CopyStretches, void, undefined> {
+  return splitBy(new StretchSplitter(input, isTrusted), input);
 }
 
 async function* splitBy(
@@ -255,6 +263,13 @@ class LineSplitter implements CopyLines {
 
 /** Takes lines together; where something is wrong, line by line is told what. */
 class StretchSplitter extends LineSplitter {
+  readonly #isTrusted: (group: number) => boolean;
+
+  constructor(input: Input, isTrusted: (group: number) => boolean) {
+    super(input, 'state_groups_state');
+    this.#isTrusted = isTrusted;
+  }
+
   override split(bytes: Buffer, position: number): void {
     if (this.hasEnded || !this.#takeTogether(bytes, position)) super.split(bytes, position);
   }
@@ -263,24 +278,62 @@ class StretchSplitter extends LineSplitter {
   #takeTogether(bytes: Buffer, position: number): boolean {
     this.begin(bytes, position);
     let lines = 0;
+    let tabs = 0;
+    /** Where lines begin that were looked at, but not at their tabs. */
+    let from = 0;
     let first = 0;
     /** Length of the group and its tab. */
     let length = 0;
-    for (let start = 0; start < bytes.length; start = bytes.indexOf(LINE_FEED, start) + 1) {
+    for (let start = 0; start < bytes.length;) {
+      if (length === 0 || !isSame(bytes, first, start, length)) {
+        const tab = bytes.indexOf(TAB, start);
+        const group = numberAt(bytes, start, tab);
+        if (Number.isNaN(group)) return false;
+        first = start;
+        length = tab + 1 - start;
+        this.add(start, group);
+        if (this.#isTrusted(group)) {
+          tabs += countTabsUnlessStray(bytes, from, start);
+          start = from = leap(bytes, start, length);
+          continue;
+        }
+      }
       lines++;
-      if (length > 0 && isSame(bytes, first, start, length)) continue;
-      const tab = bytes.indexOf(TAB, start);
-      const group = numberAt(bytes, start, tab);
-      if (Number.isNaN(group)) return false;
-      first = start;
-      length = tab + 1 - start;
-      this.add(start, group);
+      start = bytes.indexOf(LINE_FEED, start) + 1;
     }
     this.starts[this.count] = bytes.length;
-    if (holdsStray(bytes) || countTabs(bytes) !== lines * this.tabs) return false;
+    tabs += countTabsUnlessStray(bytes, from, bytes.length);
+    if (tabs !== lines * this.tabs) return false;
     this.lines = lines;
     return true;
   }
+}
+
+/** The tabs of some lines, or NaN if there is something among these that COPY text never holds. */
+function countTabsUnlessStray(bytes: Buffer, start: number, end: number): number {
+  if (start === end) return 0;
+  const lines = bytes.subarray(start, end);
+  return holdsStray(lines) ? NaN : countTabs(lines);
+}
+
+/**
+ * Where the lines end that begin as the one at `start` does, `length` bytes of it, if no other is between
+ * them: leaps further each time, and then back less and less.
+ */
+function leap(bytes: Buffer, start: number, length: number): number {
+  let at = start;
+  let distance = SMALLEST_LEAP;
+  const leaps = (): boolean => {
+    const next = bytes.indexOf(LINE_FEED, at + distance) + 1;
+    if (next === 0 || !isSame(bytes, start, next, length)) return false;
+    at = next;
+    return true;
+  };
+  while (leaps()) distance *= 2;
+  while ((distance /= 2) >= SMALLEST_LEAP) leaps();
+  do at = bytes.indexOf(LINE_FEED, at) + 1;
+  while (isSame(bytes, start, at, length));
+  return at;
 }
 
 /** Whether there is one of two bytes that COPY text never holds; to search for them at once costs next to nothing. */

@@ -1,9 +1,10 @@
 import { isUtf8 } from 'node:buffer';
-import { Readable } from 'node:stream';
+import type { Readable } from 'node:stream';
 import { InputError } from '../../errors.js';
 import { decodeField } from '../../state/copy-text.js';
 import { AllGroupsBuilder, NO_ROOM, type AllGroups } from '../all-groups.js';
 import type { AllRooms, RoomToOpen } from '../all-rooms.js';
+import { chunkStream } from '../chunk-stream.js';
 import { describeIrregularities } from '../describe-irregularities.js';
 import { IdFinder } from '../id-list.js';
 import type { RoomSource } from '../room-source.js';
@@ -173,7 +174,7 @@ class FilesRooms implements AllRooms {
       warnings: describeIrregularities(groups),
       rows: () => {
         const [from, to] = [this.#graph.keyOf(number, 0), this.#graph.keyOf(number + 1, 0)];
-        this.#reading = Readable.from(chunks.between(from, to), { objectMode: false });
+        this.#reading = chunkStream(chunks.between(from, to));
         return this.#reading;
       },
       giveBack: (chunk) => this.#chunks.giveBack(chunk),

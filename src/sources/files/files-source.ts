@@ -1,12 +1,15 @@
-import { Readable } from 'node:stream';
+import type { Readable } from 'node:stream';
+import { chunkStream } from '../chunk-stream.js';
 import { describeIrregularities } from '../describe-irregularities.js';
-import type { GroupTable } from '../group-table.js';
+import { UNREADABLE, type GroupTable } from '../group-table.js';
+import { IdFinder } from '../id-list.js';
 import type { GroupRange, RoomSource } from '../room-source.js';
 import { ChunkPool } from '../sort/chunk-pool.js';
+import { piecesInOrder } from '../sort/pieces-in-order.js';
 import { sortLines } from '../sort/sort-lines.js';
 import type { TemporaryFile } from '../sort/temporary-file.js';
 import type { StoredTables } from '../stored-tables.js';
-import { findInputs, type TableInputs } from './find-inputs.js';
+import { findInputs, type FoundInputs, type TableInputs } from './find-inputs.js';
 import { rereadable, type Input } from './input.js';
 import { RoomColumn } from './room-column.js';
 import { readHeaders, type RoomHeaders } from './room-headers.js';
@@ -29,6 +32,11 @@ export interface FilesSourceSettings {
   readonly memory: number;
   /** Folder for temporary files. */
   readonly tmpdir: string;
+  /**
+   * Takes it that the rows are in order, and reads them but once, if all of the inputs are files, which
+   * can be opened again: see `RoomSource.isOnTrust`.
+   */
+  readonly onTrust?: boolean;
   /** Lets `storedTables()` be asked: what can be read only once is copied to temporary files, all of it. */
   readonly keepTables?: boolean;
   readonly signal?: AbortSignal;
@@ -50,12 +58,11 @@ export async function openFilesSource(settings: FilesSourceSettings): Promise<Ro
     const temporaryFile = () => work.temporaryFile();
     const given = { inputs, tables: givenTables, stdin };
     const found = await findInputs(given, temporaryFile, work.signal);
-    const { warnings } = found;
     const tables = settings.keepTables
       ? await rereadableTables(found.tables, temporaryFile)
       : found.tables;
     const headers = await readHeaders(tables, room, range, temporaryFile);
-    return new FilesSource(settings, work, tables, headers, warnings);
+    return new FilesSource(settings, work, { ...found, tables }, headers);
   } catch (error) {
     await work.end();
     signal?.throwIfAborted();
@@ -69,6 +76,7 @@ class FilesSource implements RoomSource {
   readonly snapshotTime = undefined;
   readonly rowColumns = 'with-room';
   readonly warnings: string[];
+  readonly isOnTrust: boolean;
   readonly #settings: FilesSourceSettings;
   readonly #work: Work;
   readonly #tables: TableInputs;
@@ -80,13 +88,13 @@ class FilesSource implements RoomSource {
   constructor(
     settings: FilesSourceSettings,
     work: Work,
-    tables: TableInputs,
+    { tables, isRepeatable, warnings }: FoundInputs,
     headers: RoomHeaders,
-    warnings: readonly string[],
   ) {
     this.room = settings.room;
     this.groups = headers.groups;
     this.warnings = [...warnings, ...headers.warnings, ...describeIrregularities(headers.groups)];
+    this.isOnTrust = isRepeatable && settings.onTrust === true;
     this.#settings = settings;
     this.#work = work;
     this.#tables = tables;
@@ -96,7 +104,7 @@ class FilesSource implements RoomSource {
 
   rows(): Readable {
     if (this.#rows !== undefined) throw new Error('The rows can be read once.');
-    this.#rows = Readable.from(this.#sortedRows(), { objectMode: false });
+    this.#rows = chunkStream(this.#orderedRows());
     return this.#rows;
   }
 
@@ -119,20 +127,37 @@ class FilesSource implements RoomSource {
     await this.#work.end();
   }
 
-  async *#sortedRows(): AsyncGenerator<Buffer, void, undefined> {
-    const { room, memory, tmpdir, signal } = this.#settings;
-    const input = this.#rowsInput;
-    const rows = new RoomRows(input, new RoomColumn(room), this.groups.ids, this.#roomIds);
+  async *#orderedRows(): AsyncGenerator<Buffer, void, undefined> {
+    const { room, signal } = this.#settings;
+    const column = new RoomColumn(room);
+    const rows = new RoomRows(this.#rowsInput, column, this.groups.ids, this.#roomIds);
     try {
-      const read = () => rows.read();
-      const readAgain = () => input.read();
-      const sortInput = input.rereadable && !input.isSlow ? { read, readAgain } : { read };
-      yield* sortLines(sortInput, { memory, tmpdir }, this.#chunks);
+      yield* this.isOnTrust ? this.#rowsOnTrust(rows) : this.#sortedRows(rows);
       this.warnings.push(...rows.warnings());
     } catch (error) {
       signal?.throwIfAborted();
       throw error;
     }
+  }
+
+  #sortedRows(rows: RoomRows): AsyncGenerator<Buffer, void, undefined> {
+    const { memory, tmpdir } = this.#settings;
+    const input = this.#rowsInput;
+    const read = () => rows.read();
+    const readAgain = () => input.read();
+    const sortInput = input.rereadable && !input.isSlow ? { read, readAgain } : { read };
+    return sortLines(sortInput, { memory, tmpdir }, this.#chunks);
+  }
+
+  #rowsOnTrust(rows: RoomRows): AsyncGenerator<Buffer, void, undefined> {
+    const { ids, flags } = this.groups;
+    const finder = new IdFinder(ids);
+    // Who takes the rows may skip those of a group that is unreadable.
+    const isLookedAt = (group: number): boolean => {
+      const index = finder.indexOf(group);
+      return index >= 0 && (flags[index] & UNREADABLE) === 0;
+    };
+    return piecesInOrder(rows.read(isLookedAt), this.#chunks);
   }
 }
 

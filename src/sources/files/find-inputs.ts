@@ -21,6 +21,8 @@ export interface TableInputs {
 
 export interface FoundInputs {
   readonly tables: TableInputs;
+  /** Whether all of it is in files, so that the same can be found again. */
+  readonly isRepeatable: boolean;
   readonly warnings: readonly string[];
 }
 
@@ -52,6 +54,7 @@ export async function findInputs(
 ): Promise<FoundInputs> {
   const { inputs, stdin } = given;
   const found: Partial<Record<StateTable, Input>> = {};
+  let isRepeatable = true;
   const warnings: string[] = [];
   const ignored: string[] = [];
   const put = (table: StateTable, input: Input): void => {
@@ -119,6 +122,7 @@ export async function findInputs(
   for (const [path, name] of named) {
     const as = { isNamed: true, as: tablesOf.get(name) };
     if (path === '-') {
+      isRepeatable = false;
       await add(new StreamInput('standard input', stdin, signal), as);
       continue;
     }
@@ -131,6 +135,7 @@ export async function findInputs(
     } else if (kind.isFile()) {
       await add(new FileInput(name, signal), as);
     } else {
+      isRepeatable = false;
       await add(new StreamInput(name, createReadStream(name), signal), as);
     }
   }
@@ -144,8 +149,8 @@ export async function findInputs(
     );
   }
   warnings.push(...ignored.map((what) => `${what} It was ignored.`));
-  const tables = { state_group_edges, state_groups_state };
-  return { tables: state_groups === undefined ? tables : { ...tables, state_groups }, warnings };
+  const tables = { ...(state_groups && { state_groups }), state_group_edges, state_groups_state };
+  return { tables, isRepeatable, warnings };
 }
 
 /** A dump that is packed is read but once, for there is no way into the middle of it. */

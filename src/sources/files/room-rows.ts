@@ -23,14 +23,15 @@ export class RoomRows {
     this.#wanted = new IdFinder(wanted);
   }
 
-  /** The wanted lines in the order of the input. */
-  async *read(): AsyncGenerator<Pieces, void, undefined> {
+  /** The wanted lines in the order of the input; for `isTrusted` see `copyStretches`. */
+  async *read(isTrusted?: (group: number) => boolean): AsyncGenerator<Pieces, void, undefined> {
     const roomIds = new IdFinder(this.#roomIds);
     const pieces = new Pieces();
     let group = NaN;
     let isWanted = false;
     let isStray = false;
-    for await (const { bytes, position, count, starts, groups } of copyStretches(this.#input)) {
+    for await (const lines of copyStretches(this.#input, isTrusted)) {
+      const { bytes, position, count, starts, groups } = lines;
       pieces.reset(bytes, position);
       for (let i = 0; i < count; i++) {
         const start = starts[i];

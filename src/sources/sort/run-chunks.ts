@@ -37,6 +37,9 @@ export class RunChunks {
         }
       }
     } while (!this.#isWaiting && (await run.more()));
-    if (used > 0) yield chunk.subarray(0, used);
+    // Of what is small a copy is, and many ranges are.
+    const last = Buffer.from(chunk.subarray(0, used));
+    this.#pool.giveBack(chunk);
+    if (used > 0) yield last;
   }
 }
