@@ -177,9 +177,16 @@ for (const form of FORMS) {
             const part = bytes.subarray(0, end % bytes.length);
             const { read, error } = await readAll(part);
             assert.deepEqual(read, whole.slice(0, read.length));
-            if (error !== undefined) assert.ok(error instanceof InputError, String(error));
+            if (error !== undefined) {
+              assert.ok(error instanceof InputError, String(error));
+              continue;
+            }
             // Where it ends between two changes, or two scripts, nothing is missing of those before.
-            else await assertSays(form, part, read);
+            const oneMore = await written(form, scriptsOf(whole.slice(0, read.length + 1)));
+            assert.ok(
+              part.length < oneMore.length,
+              `${read.length} changes of ${part.length} bytes`,
+            );
           }
         },
       ),

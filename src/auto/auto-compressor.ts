@@ -4,7 +4,7 @@ import type { Within } from '../apply/rewriter.js';
 import { vacuum } from '../apply/table-space.js';
 import { Throttle } from '../apply/throttle.js';
 import type { Pace } from '../apply/throttle.js';
-import type { Progress } from '../compress.js';
+import type { CompressSettings, Progress } from '../compress.js';
 import { BusyError, DatabaseError, OutputError, RoomNotFoundError, UsageError } from '../errors.js';
 import { AdaptivePlanner } from '../planner/adaptive.js';
 import type { AdaptiveSettings } from '../planner/adaptive.js';
@@ -282,8 +282,8 @@ class AutoCompressor {
 
   /**
    * Compresses a room by adaptive. Where its plan would take all the time that is left, the part of it that is
-   * ready after half of that is applied, and so on; otherwise a large room would never come to its end, and
-   * be the first of each run. What is compressed already is planned quickly.
+   * ready after half of that, and gains something, is applied, and so on; otherwise a large room would never
+   * come to its end, and be the first of each run. What is compressed already is planned quickly.
    */
   async #room(room: string, settings: AdaptiveSettings): Promise<void> {
     let goesOn: boolean;
@@ -304,22 +304,19 @@ class AutoCompressor {
       return false;
     }
     const halfTime = (performance.now() + this.#started + (timeBudget ?? Infinity)) / 2;
-    const isEnough = (): boolean => performance.now() > halfTime;
+    const isEnough: CompressSettings['isEnough'] = ({ rowsBefore, rowsAfter }) =>
+      rowsAfter < rowsBefore && performance.now() > halfTime;
     const planner = new AdaptivePlanner(settings);
     const changes = await this.#plan(source, planner, isEnough);
     try {
       const { isWhole, lastGroup, rowsBefore, rowsAfter } = changes;
       const gains = rowsAfter < rowsBefore || planner.mayCostRows;
       if (!isWhole) {
-        const soFar = gains
-          ? ` up to state group ${lastGroup}, which is applied`
-          : ' without a gain';
         log(
           'info',
-          `Room '${room}' takes longer to plan than half of the time that is left: it is planned${soFar}.`,
+          `Room '${room}' takes longer to plan than half of the time that is left: it is planned up to state group ${lastGroup}, which is applied.`,
           { room },
         );
-        if (!gains) return false;
       }
       const save = isWhole ? [saveProgress(room, lastGroup, adaptiveLevels())] : [];
       await this.#apply(room, changes, gains, save);
@@ -401,7 +398,7 @@ class AutoCompressor {
   async #plan(
     source: RoomSource,
     planner: AdaptivePlanner | LevelsPlanner,
-    isEnough?: () => boolean,
+    isEnough?: CompressSettings['isEnough'],
   ): Promise<RoomChanges> {
     const { tmpdir, dryRun, onProgress, log } = this.#settings;
     const changes = await planChanges(source, planner, {

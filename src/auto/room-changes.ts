@@ -1,6 +1,6 @@
 import { ChangeSpool } from '../apply/change-spool.js';
 import { compressRoom } from '../compress.js';
-import type { Progress } from '../compress.js';
+import type { CompressSettings, Progress } from '../compress.js';
 import type { Planner } from '../planner/planner.js';
 import { IN_RANGE } from '../sources/group-table.js';
 import type { RoomSource } from '../sources/room-source.js';
@@ -25,7 +25,7 @@ export interface PlanSettings {
   readonly tmpdir: string | undefined;
   readonly signal: AbortSignal;
   /** Asked now and then; true ends the plan with the groups that are planned by then. */
-  readonly isEnough?: (() => boolean) | undefined;
+  readonly isEnough?: CompressSettings['isEnough'] | undefined;
   readonly onProgress: (progress: Progress) => void;
 }
 

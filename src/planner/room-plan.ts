@@ -34,7 +34,7 @@ export class RoomPlan extends Transform {
   readonly #states: LiveStates;
   readonly #parser: RowParser;
   readonly #fingerprints: Fingerprints | undefined;
-  readonly #isEnough: () => boolean;
+  readonly #isEnough: (counts: Readonly<RoomCounts>) => boolean;
   #isCut = false;
   readonly #plan = new Plan();
   /** For each group the number of its state, `NO_STATE` before its turn, or `UNKNOWN`. */
@@ -49,7 +49,7 @@ export class RoomPlan extends Transform {
     source: Pick<RoomSource, 'groups' | 'rowColumns' | 'room' | 'giveBack'>,
     planner: Planner,
     verify = true,
-    isEnough: () => boolean = () => false,
+    isEnough: (counts: Readonly<RoomCounts>) => boolean = () => false,
   ) {
     super({ readableObjectMode: true, readableHighWaterMark: 4 });
     const seed = randomBytes(8);
@@ -79,7 +79,7 @@ export class RoomPlan extends Transform {
   }
 
   override _transform(chunk: Buffer, _encoding: BufferEncoding, done: TransformCallback): void {
-    this.#isCut ||= this.#isEnough();
+    this.#isCut ||= this.#isEnough(this.counts);
     if (this.#isCut) {
       done();
       return;

@@ -92,6 +92,8 @@ const MAGICS: readonly (readonly [magic: string, advice: string])[] = [
   ['\xff\xfe', converted('is in UTF-16', 'iconv -f UTF-16 -t UTF-8')],
   ['\xfe\xff', converted('is in UTF-16', 'iconv -f UTF-16 -t UTF-8')],
   [BYTE_ORDER_MARK, converted('begins with a byte order mark, as on Windows', 'tail -c +4')],
+  ['state_group\t', headed()],
+  ['id\troom_id\t', headed()],
 ];
 
 function adviceFor(head: Buffer): string | undefined {
@@ -104,6 +106,10 @@ function archive(option: string): string {
 
 function packed(how: string, unpack: string): string {
   return `It is packed with ${how}. Unpack it in a pipe: ${unpack} FILE | synapse_compress_state -i - …`;
+}
+
+function headed(): string {
+  return `It begins with the names of its columns, as COPY with HEADER writes them. Leave these out in a pipe: tail -n +2 FILE | synapse_compress_state -i - …`;
 }
 
 function converted(how: string, convert: string): string {
