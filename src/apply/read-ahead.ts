@@ -1,11 +1,13 @@
 import type { RoomChange } from '../changes/room-change.js';
 
-/** Of new rows, which are held in memory until they are taken. */
+/** What is held in memory until it is taken, and what a change takes beside its new rows. */
 const MOST_BYTES = 8 * 1024 * 1024;
+const BYTES_PER_CHANGE = 1024;
 
 /**
- * The same changes, read while the server is busy with those before: as many as have 8 MB of new rows, or
- * one. What is wrong with the source shows when all before it is taken.
+ * The same changes, read while the server is busy with those before: as many as take 8 MB, or one. What is
+ * wrong with the source shows when all before it is taken. When no more is taken, the source is closed; but
+ * what was asked of it, which may be silent, is not waited for.
  */
 export async function* readAhead(changes: AsyncIterable<RoomChange>): AsyncGenerator<RoomChange> {
   const read: RoomChange[] = [];
@@ -20,7 +22,7 @@ export async function* readAhead(changes: AsyncIterable<RoomChange>): AsyncGener
     try {
       for await (const change of changes) {
         read.push(change);
-        bytes += change.group.change.rows.length;
+        bytes += bytesOf(change);
         proceed();
         while (bytes >= MOST_BYTES && isWanted) await turn();
         if (!isWanted) return;
@@ -37,7 +39,7 @@ export async function* readAhead(changes: AsyncIterable<RoomChange>): AsyncGener
     for (;;) {
       const change = read.shift();
       if (change !== undefined) {
-        bytes -= change.group.change.rows.length;
+        bytes -= bytesOf(change);
         proceed();
         yield change;
       } else if (hasEnded) {
@@ -50,6 +52,9 @@ export async function* readAhead(changes: AsyncIterable<RoomChange>): AsyncGener
   } finally {
     isWanted = false;
     proceed();
-    await reading.catch(() => {});
   }
+}
+
+function bytesOf({ group }: RoomChange): number {
+  return BYTES_PER_CHANGE + group.change.rows.length;
 }
