@@ -285,7 +285,7 @@ test(
     });
     t.after(() => child.kill());
     const stderr = text(child.stderr);
-    child.stdin.write(changes.slice(0, changes.lastIndexOf('\n\\.\n') + 1));
+    child.stdin.write(changes.subarray(0, changes.lastIndexOf('\n\\.\n') + 1));
     const [code] = (await once(child, 'close')) as [number];
     assert.notEqual(code, 0, await stderr);
     assert.match(await stderr, /nothing is deleted here/);

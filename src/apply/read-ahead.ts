@@ -14,6 +14,7 @@ export async function* readAhead(changes: AsyncIterable<RoomChange>): AsyncGener
   let bytes = 0;
   let hasEnded = false;
   let isWanted = true;
+  const isFull = (): boolean => isWanted && bytes >= MOST_BYTES;
   // Of the two sides at most one waits for the other.
   let proceed = (): void => {};
   const turn = (): Promise<void> => new Promise((resolve) => (proceed = resolve));
@@ -24,7 +25,7 @@ export async function* readAhead(changes: AsyncIterable<RoomChange>): AsyncGener
         read.push(change);
         bytes += bytesOf(change);
         proceed();
-        while (bytes >= MOST_BYTES && isWanted) await turn();
+        while (isFull()) await turn();
         if (!isWanted) return;
       }
     } finally {
