@@ -1,7 +1,8 @@
-import { createWriteStream, existsSync, mkdirSync, rmSync } from 'node:fs';
+import { createWriteStream, existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
+import { setTimeout } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import pg from 'pg';
 import { AdaptivePlanner } from '../src/planner/adaptive.js';
@@ -10,14 +11,15 @@ import type { Planner } from '../src/planner/planner.js';
 import { RoomPlan } from '../src/planner/room-plan.js';
 import { copySink } from '../src/sinks/copy.js';
 import { startServer, TestPostgres } from '../test/support/postgres.js';
-import type { TestDatabase } from '../test/support/postgres.js';
+import type { ServerAddress, TestDatabase } from '../test/support/postgres.js';
 import { CLI } from '../test/support/run-cli.js';
 import { count, spread, table } from './figures.js';
 import { loadRoom, makeDurable } from './load-room.js';
 import { describeMachine } from './machine.js';
-import { measure } from './measure.js';
+import { cpuSecondsOfEndedChildren, measure } from './measure.js';
 import type { Program } from './measure.js';
 import { oldStatementsSink } from './old-statements.js';
+import { unguardedScript } from './unguarded-script.js';
 import { openRoom } from './rewrite-room.js';
 import { cachedRoom, DATA } from './room-cache.js';
 import type { CachedRoom } from './room-cache.js';
@@ -32,12 +34,15 @@ const PLANNERS: Readonly<Record<string, () => Planner>> = {
   levels: () => new LevelsPlanner(),
 };
 
-const METHOD = `The same changes, applied in four ways in turns, A B C D A B C D, each to the same database, loaded anew:
-the old tool's statements through psql, each committed by itself, as it writes them without -t, and with
--t in a transaction a group, neither of which checks anything; the guarded script of --format copy through
-psql; and the apply command. Wall time is the client's, from its start to its end; the server makes each
-commit durable, as Postgres does by default. Rows a second count those deleted and inserted. Ratios are of
-neighbours. Then the time in which a reader gets the state of groups of another room, meanwhile.
+const METHOD = `The same changes, applied in five ways in turns, A B C D E A B C D E, each to the same database, loaded
+anew: the old tool's statements through psql, each committed by itself, as it writes them without -t, and
+with -t in a transaction a group, neither of which checks anything; the guarded script of --format copy
+through psql; the apply command; and, as the limit of what any way can be, one transaction for all that
+deletes the old rows and copies the new ones, and checks nothing. Wall time is the client's, from its start
+to its end; the server makes each commit durable, as Postgres does by default. CPU time is the client's and
+that of its process of the server; where other work takes the processors, look at that. Rows a second count
+those deleted and inserted. Ratios are of neighbours. Then the time in which a reader gets the state of
+groups of another room, meanwhile.
 `;
 
 export const USAGE = `Usage: npm run bench -- apply [options]
@@ -83,7 +88,7 @@ export async function benchmarkApply(args: string[]): Promise<void> {
       const files = await writeChanges(room, PLANNERS[name], join(temporary, name));
       print(`${name}: ${count(files.groups)} state groups, `);
       print(`${count(files.rowsDeleted)} rows deleted, ${count(files.rowsInserted)} inserted\n`);
-      print(await compareWays(onNew, files, repeats));
+      print(await compareWays(onNew, server.address, files, repeats));
       if (name === planners[0]) print(await latencies(onNew, files));
     }
   } finally {
@@ -139,6 +144,7 @@ interface ChangeFiles {
   readonly statements: string;
   readonly transactions: string;
   readonly copy: string;
+  readonly unguarded: string;
   readonly groups: number;
   readonly rowsDeleted: number;
   readonly rowsInserted: number;
@@ -166,11 +172,13 @@ async function writeChanges(
     oldStatementsSink(room.room, { transactions: true }),
   );
   const copy = await write('changes.copy', copySink({ room: room.room, header: [] }));
+  const unguarded = await write('unguarded.sql', unguardedScript(room.room));
   const { groupsWritten: groups, rowsDeleted, rowsInserted } = copy.counts;
   return {
     statements: statements.file,
     transactions: transactions.file,
     copy: copy.file,
+    unguarded: unguarded.file,
     groups,
     rowsDeleted,
     rowsInserted,
@@ -193,8 +201,19 @@ function applyCommand(url: string, file: string, ...options: string[]): Program 
   };
 }
 
+/** How long the server may take to notice that a client is gone, in milliseconds. */
+const GONE = 500;
+
+/** What the clients have cost the server that are gone; NaN where there is no /proc. */
+async function serverCpuSeconds({ socketDirectory, port }: ServerAddress): Promise<number> {
+  await setTimeout(GONE);
+  const lock = readFileSync(join(socketDirectory, `.s.PGSQL.${port}.lock`), 'utf8');
+  return cpuSecondsOfEndedChildren(Number.parseInt(lock, 10));
+}
+
 async function compareWays(
   onNew: OnNewDatabase,
+  server: ServerAddress,
   files: ChangeFiles,
   repeats: number,
 ): Promise<string> {
@@ -203,12 +222,20 @@ async function compareWays(
     'the same with -t, psql': (url) => psql('transactions', url, files.transactions),
     '--format copy, psql': (url) => psql('copy', url, files.copy),
     'apply, as -c does': (url) => applyCommand(url, files.copy),
+    'limit: at once, unguarded': (url) => psql('unguarded', url, files.unguarded),
   };
   const seconds = new Map<string, number[]>(Object.keys(ways).map((way) => [way, []]));
+  const cpu = new Map<string, number[]>(Object.keys(ways).map((way) => [way, []]));
   for (let run = 0; run < repeats; run++) {
     for (const [way, program] of Object.entries(ways)) {
-      const { wallSeconds } = await onNew((url) => measure(program(url)));
+      const { wallSeconds, cpuSeconds } = await onNew(async (url) => {
+        const before = await serverCpuSeconds(server);
+        const usage = await measure(program(url));
+        const onServer = (await serverCpuSeconds(server)) - before;
+        return { ...usage, cpuSeconds: usage.cpuSeconds + onServer };
+      });
       seconds.get(way)!.push(wallSeconds);
+      cpu.get(way)!.push(cpuSeconds);
     }
   }
   const [statements, transactions] = [...seconds.values()];
@@ -217,12 +244,13 @@ async function compareWays(
     return `${median.toFixed(1)} (${least.toFixed(1)} to ${most.toFixed(1)})`;
   };
   const rows = files.rowsDeleted + files.rowsInserted;
-  const lines = [['', 'wall s', 'groups/s', 'rows/s', 'times as fast', 'as with -t']];
+  const lines = [['', 'wall s', 'CPU s', 'groups/s', 'rows/s', 'times as fast', 'as with -t']];
   for (const [way, runs] of seconds) {
     const { median } = spread(runs);
     lines.push([
       `  ${way}`,
       median.toFixed(2),
+      spread(cpu.get(way)!).median.toFixed(2),
       count(files.groups / median),
       count(rows / median),
       ratio(statements, runs),
@@ -237,7 +265,7 @@ const QUIET_FOR = 5000;
 
 async function latencies(onNew: OnNewDatabase, files: ChangeFiles): Promise<string> {
   const meanwhile: Readonly<Record<string, (url: string) => Promise<unknown>>> = {
-    'nothing else': () => new Promise((resolve) => setTimeout(resolve, QUIET_FOR)),
+    'nothing else': () => setTimeout(QUIET_FOR),
     "old tool's statements with -t": (url) =>
       measure(psql('transactions', url, files.transactions)),
     apply: (url) => measure(applyCommand(url, files.copy)),

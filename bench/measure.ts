@@ -84,8 +84,9 @@ function highWaterMark(pid: number | undefined): number | undefined {
   return kibibytes ? (Number(kibibytes) * 1024) / 1e6 : undefined;
 }
 
-function cpuSecondsOfEndedChildren(): number {
-  const stat = readProc('self/stat');
+/** What a process' children have taken that it knows the end of; NaN where there is no /proc. */
+export function cpuSecondsOfEndedChildren(pid: number | 'self' = 'self'): number {
+  const stat = readProc(`${pid}/stat`);
   if (stat === undefined) return NaN;
   // Fields are counted after the program's name, which may hold spaces; see proc(5) on cutime, cstime.
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');

@@ -269,6 +269,29 @@ for (const [what, contents, message] of NO_CHANGES) {
   });
 }
 
+test(
+  'an error of the server ends it though its standard input is silent',
+  { timeout: 60_000 },
+  async (t) => {
+    const db = await database(t);
+    await store(db, ROOM_GROUPS);
+    const changes = await script(await planRoom(db));
+    await db.query(`
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'nothing is deleted here'; END $$;
+    CREATE TRIGGER refuse BEFORE DELETE ON state_groups_state EXECUTE FUNCTION refuse()`);
+    // With this pace the first group is a batch.
+    const child = spawn(process.execPath, [CLI, 'apply', '-', '-p', db.url, '--pace=1'], {
+      stdio: ['pipe', 'ignore', 'pipe'],
+    });
+    t.after(() => child.kill());
+    const stderr = text(child.stderr);
+    child.stdin.write(changes.subarray(0, changes.lastIndexOf('\n\\.\n') + 1));
+    const [code] = (await once(child, 'close')) as [number];
+    assert.notEqual(code, 0, await stderr);
+    assert.match(await stderr, /nothing is deleted here/);
+  },
+);
+
 test('SIGINT lets the transaction end, and the rest is done by the next run', async (t) => {
   const db = await database(t);
   await loadTables(db, 'synapse');

@@ -1,5 +1,6 @@
 import type { RoomChange } from '../changes/room-change.js';
 import type { ChangedGroup } from '../planner/planned-group.js';
+import { readAhead } from './read-ahead.js';
 import type { Batch, Outcome, Rewriter } from './rewriter.js';
 import { Throttle } from './throttle.js';
 import type { Pace } from './throttle.js';
@@ -75,7 +76,7 @@ export async function applyChanges(settings: ApplySettings, applied: Applied): P
   };
 
   try {
-    for await (const change of changes) {
+    for await (const change of readAhead(changes)) {
       const last = groups.at(-1);
       // Groups come in ascending order, and those of another file begin anew.
       if (change.room !== room || (last && change.group.stateGroup <= last.stateGroup)) {

@@ -119,7 +119,9 @@ export async function runApplyCommand(
     throw new InterruptedError(interruption.by, 'Nothing was changed.', { cause: error });
   } finally {
     status.clear();
-    await Promise.all([changes.return(undefined), rewriter?.close(), figures?.discard()]);
+    // Where an error ends it, more may have been asked of a standard input that is silent.
+    changes.return(undefined).catch(() => {});
+    await Promise.all([rewriter?.close(), figures?.discard()]);
   }
 }
 
