@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
-import { describe, it } from 'node:test';
+import { Readable } from 'node:stream';
+import { describe, it, test } from 'node:test';
 import fc from 'fast-check';
 import { LevelsPlanner } from '../src/planner/levels.js';
 import type { Hops } from '../src/report/statistics.js';
-import type { RoomPlan } from '../src/planner/room-plan.js';
+import type { PlannedGroup } from '../src/planner/planned-group.js';
+import { RoomPlan } from '../src/planner/room-plan.js';
 import { applied, rowsOf } from './support/applied-room.js';
 import * as naive from './support/naive-copy-text.js';
 import { naiveLevels } from './support/naive-levels.js';
@@ -215,3 +217,31 @@ function ancestorsOf(id: number, room: Room): Set<number> {
 function largestAndMean({ largest, mean }: Hops): Pick<Hops, 'largest' | 'mean'> {
   return { largest, mean };
 }
+
+test('a small chunk that becomes many large changes is passed on in pieces, as they are taken', async () => {
+  // Of two snapshots neither can be the other's base, and groups stand on them in turns: to levels all are snapshots.
+  const keys = Array.from({ length: 1500 }, (_, n) => `type\t@member${n}:example.org`);
+  const groups = Array.from({ length: 400 }, (_, n): Room[number] => ({
+    id: n + 1,
+    reason: 'in-range',
+    predecessors: n < 2 ? [] : [(n % 2) + 1],
+    rows: n < 2 ? [...keys, `only\t${n}`].map((key) => [key, '$event']) : [[keys[n], `$${n}`]],
+  }));
+  const lines = groups.flatMap(({ id, rows }) => rows.map((row) => `${id}\t${row.join('\t')}\n`));
+  const source = { groups: tableOf(groups), room: '!room', rowColumns: 'without-room' } as const;
+  const plan = new RoomPlan(source, new LevelsPlanner());
+  let waiting = 0;
+  plan.on('planned', () => waiting++);
+  let largest = 0;
+  let total = 0;
+  for await (const planned of Readable.from([Buffer.from(lines.join(''))]).pipe(plan)) {
+    assert.ok(waiting <= 6, `${waiting} pieces wait`);
+    waiting--;
+    const bytes = (planned as PlannedGroup[]).map(({ change }) => change?.rows.length ?? 0);
+    const sum = bytes.reduce((before, length) => before + length, 0);
+    largest = Math.max(largest, sum);
+    total += sum;
+  }
+  assert.ok(total > 15_000_000, `${total} bytes`);
+  assert.ok(largest < 1_200_000, `${largest} bytes`);
+});

@@ -97,9 +97,13 @@ function parse(table: GroupTable, columns: Columns, chunks: readonly Buffer[]): 
         .map(([, text]) => text)
         .sort(),
     });
+    return parsed.length % 3 > 0;
   });
-  for (const chunk of chunks) parser.write(chunk);
-  parser.end();
+  const goOn = (isWhole: boolean): void => {
+    while (!isWhole) isWhole = parser.goOn();
+  };
+  for (const chunk of chunks) goOn(parser.write(chunk));
+  goOn(parser.end());
   assert.equal(
     parser.totalRows,
     parsed.reduce((rows, group) => rows + group.rows, 0),

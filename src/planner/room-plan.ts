@@ -12,6 +12,10 @@ import type { Change, PlannedGroup } from './planned-group.js';
 import { Plan, type Planner } from './planner.js';
 import { RoomCounts } from './room-counts.js';
 
+/** So many groups are passed on at once, or as many as have so many bytes of new rows. */
+const MOST_GROUPS = 4096;
+const MOST_BYTES = 1024 * 1024;
+
 /** In `#stateOf`: the group's state can't be known, because it or an ancestor is irregular. */
 const UNKNOWN = -2;
 
@@ -44,6 +48,10 @@ export class RoomPlan extends Transform {
   /** The state that the next snapshot is built on, so that it shares what is equal. */
   #recent = NO_STATE;
   #planned: PlannedGroup[] = [];
+  /** Bytes of their new rows. */
+  #plannedBytes = 0;
+  /** Goes on with a chunk once there is room for more. */
+  #goOn: (() => void) | undefined;
 
   constructor(
     source: Pick<RoomSource, 'groups' | 'rowColumns' | 'room' | 'giveBack'>,
@@ -84,39 +92,51 @@ export class RoomPlan extends Transform {
       done();
       return;
     }
-    try {
-      this.#parser.write(chunk);
-    } catch (error) {
-      done(error as Error);
-      return;
-    }
-    this.#source.giveBack?.(chunk);
-    this.#pass(done);
+    const read = (error?: Error | null, last?: PlannedGroup[]): void => {
+      if (!error) this.#source.giveBack?.(chunk);
+      done(error, last);
+    };
+    this.#planAll(() => this.#parser.write(chunk), read);
   }
 
   override _flush(done: TransformCallback): void {
-    try {
-      // What has not come of a room that is cut off is not to be taken for groups without rows.
-      if (!this.#isCut) this.#parser.end();
-    } catch (error) {
-      done(error as Error);
-      return;
-    }
-    this.#pass(done);
+    // What has not come of a room that is cut off is not to be taken for groups without rows.
+    if (this.#isCut) done();
+    else this.#planAll(() => this.#parser.end(), done);
   }
 
-  #pass(done: TransformCallback): void {
-    if (this.#planned.length === 0) {
-      done();
-      return;
-    }
-    const planned = this.#planned;
-    this.#planned = [];
-    this.emit('planned');
-    done(null, planned);
+  override _read(size: number): void {
+    const goOn = this.#goOn;
+    this.#goOn = undefined;
+    if (goOn === undefined) super._read(size);
+    else goOn();
   }
 
-  #group(index: number, rows: GroupRows): void {
+  /** Passes on what `step` plans, and then the rest, as it pauses: a small chunk may be many large changes. */
+  #planAll(step: () => boolean, done: TransformCallback): void {
+    for (let isWhole = false; !isWhole;) {
+      try {
+        isWhole = step();
+      } catch (error) {
+        done(error as Error);
+        return;
+      }
+      const planned = this.#planned;
+      this.#planned = [];
+      this.#plannedBytes = 0;
+      if (planned.length > 0) this.emit('planned');
+      step = () => this.#parser.goOn();
+      if (isWhole) {
+        done(null, planned.length > 0 ? planned : undefined);
+      } else if (!this.push(planned)) {
+        this.#goOn = () => this.#planAll(step, done);
+        return;
+      }
+    }
+  }
+
+  /** Returns whether so much is planned that it is to be passed on. */
+  #group(index: number, rows: GroupRows): boolean {
     const { ids, prev, successors, flags } = this.#source.groups;
     const before = prev[index];
     const stored = before === NO_PREDECESSOR ? NO_STATE : this.#stateOf[before];
@@ -137,6 +157,7 @@ export class RoomPlan extends Transform {
       this.#states.hold(state, successors[index]);
       this.#states.release(state);
     }
+    return this.#plannedBytes >= MOST_BYTES || this.#planned.length >= MOST_GROUPS;
   }
 
   #readable(index: number, stored: number, rows: GroupRows): void {
@@ -207,13 +228,15 @@ export class RoomPlan extends Transform {
     }
     const newPredecessor =
       plan.base === NO_STATE ? undefined : groups.ids[this.#states.group[plan.base]];
+    const change = this.#changeOf(rows);
+    this.#plannedBytes += change.rows.length;
     this.#planned.push({
       stateGroup,
       oldPredecessor: this.#idOf(groups.prev[index]),
       newPredecessor,
       oldRows: rows.rows,
       newRows: plan.length,
-      change: this.#changeOf(rows),
+      change,
     });
     this.counts.rewritten(rows, plan);
   }

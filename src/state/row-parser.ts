@@ -30,6 +30,12 @@ export interface GroupRows {
   has(key: number): boolean;
 }
 
+interface Lines {
+  readonly bytes: Buffer;
+  at: number;
+  readonly end: number;
+}
+
 /**
  * Turns chunks of COPY text, cut anywhere, into the entries of one group after the other, without a
  * string or an object per row.
@@ -53,10 +59,14 @@ export class RowParser implements GroupRows {
 
   readonly #table: GroupTable;
   readonly #pool: EntryPool;
-  readonly #onGroup: (index: number, rows: GroupRows) => void;
+  readonly #onGroup: (index: number, rows: GroupRows) => boolean | void;
   readonly #withRoom: boolean;
-  /** Index of the group whose rows are being read; the groups before it were handed over. */
+  /** Index of the group whose rows are being read, and of the last one that was handed over. */
   #index = -1;
+  #handedOver = -1;
+  /** What is still to be read of the last chunk, after a pause. */
+  readonly #toRead: Lines[] = [];
+  #isPaused = false;
   #skip = false;
   /** The bytes that each line of the current group begins with: the group, and the room if it is there. */
   #prefix = new Int32Array(256);
@@ -77,11 +87,12 @@ export class RowParser implements GroupRows {
   #scratch = Buffer.alloc(4096);
   #scratchView = viewOf(this.#scratch);
 
+  /** @param onGroup takes the groups in order; true asks for a pause before the next */
   constructor(
     table: GroupTable,
     columns: RoomSource['rowColumns'],
     pool: EntryPool,
-    onGroup: (index: number, rows: GroupRows) => void,
+    onGroup: (index: number, rows: GroupRows) => boolean | void,
   ) {
     this.#table = table;
     this.#withRoom = columns === 'with-room';
@@ -89,7 +100,8 @@ export class RowParser implements GroupRows {
     this.#onGroup = onGroup;
   }
 
-  write(chunk: Buffer): void {
+  /** Returns whether all of the chunk was read; if not, `goOn` reads the rest, of the chunk itself. */
+  write(chunk: Buffer): boolean {
     let start = 0;
     if (this.#carry !== undefined) {
       start = chunk.indexOf(LINE_FEED) + 1;
@@ -104,18 +116,31 @@ export class RowParser implements GroupRows {
             `${this.#where()} is longer than ${LONGEST_LINE} bytes. This is not COPY text of state_groups_state.`,
           );
         }
-        return;
+        return true;
       }
       this.#carry = undefined;
-      this.#parse(line, viewOf(line), 0, line.length - 4);
+      this.#toRead.push({ bytes: line, at: 0, end: line.length - 4 });
     }
     const end = chunk.lastIndexOf(LINE_FEED) + 1;
-    if (end > start) this.#parse(chunk, viewOf(chunk), start, end);
+    if (end > start) this.#toRead.push({ bytes: chunk, at: start, end });
     if (end < chunk.length) this.#carry = Buffer.from(chunk.subarray(end));
+    return this.goOn();
   }
 
-  /** Hands over the last group and those behind it that have no rows. */
-  end(): void {
+  /** Goes on after a pause; returns whether it came to the end of what was written. */
+  goOn(): boolean {
+    this.#isPaused = false;
+    this.#skipTo(this.#index);
+    while (this.#toRead.length > 0 && !this.#isPaused) {
+      const [lines] = this.#toRead;
+      lines.at = this.#parse(lines.bytes, viewOf(lines.bytes), lines.at, lines.end);
+      if (lines.at === lines.end) this.#toRead.shift();
+    }
+    return !this.#isPaused;
+  }
+
+  /** Hands over the last group and those behind it that have no rows. Returns as `write` does. */
+  end(): boolean {
     if (this.#carry !== undefined) {
       this.#line++;
       throw new InputError(
@@ -123,23 +148,30 @@ export class RowParser implements GroupRows {
       );
     }
     this.#finishGroup();
-    this.#skipTo(this.#table.length);
+    this.#index = this.#table.length;
     for (let i = 0; i < this.#lastLength; i++) this.#pool.release(this.#last[i]);
     this.#lastLength = 0;
+    return !this.#isPaused && this.goOn();
   }
 
   has(key: number): boolean {
     return this.#seen[key] >= this.#groupSerial;
   }
 
-  #parse(bytes: Buffer, view: DataView, start: number, end: number): void {
+  /** Returns where it came to. */
+  #parse(bytes: Buffer, view: DataView, start: number, end: number): number {
     const { keys } = this.#pool;
     let at = start;
     while (at < end) {
       this.#line++;
-      const row = this.#samePrefix(view, at)
-        ? at + this.#prefixLength
-        : this.#beginGroup(bytes, view, at, end);
+      let row = at + this.#prefixLength;
+      if (!this.#samePrefix(view, at)) {
+        row = this.#beginGroup(bytes, view, at, end);
+        if (this.#isPaused) {
+          this.#line--;
+          return at;
+        }
+      }
       this.rows++;
       if (this.#skip) {
         at = bytes.indexOf(LINE_FEED, row) + 1;
@@ -157,6 +189,7 @@ export class RowParser implements GroupRows {
       }
       at = this.#split(bytes, view, row);
     }
+    return at;
   }
 
   /** Adds `entry` if the event whose field begins at `at` is its event; returns where the next line begins, or 0. */
@@ -215,18 +248,23 @@ export class RowParser implements GroupRows {
         `${this.#where()} is of state group ${group}, which is not expected after ${ids[index - 1] ?? 'the beginning'}: the rows are not in order of state group.`,
       );
     }
-    this.#skipTo(index);
     this.#index = index;
+    this.#skipTo(index);
   }
 
   /** Hands over the groups before `index` that no row came for. */
   #skipTo(index: number): void {
-    for (let i = this.#index + 1; i < index; i++) this.#onGroup(i, this);
+    while (this.#handedOver < index - 1 && !this.#isPaused) this.#handOver(this.#handedOver + 1);
+  }
+
+  #handOver(index: number): void {
+    this.#handedOver = index;
+    this.#isPaused = this.#onGroup(index, this) === true;
   }
 
   #finishGroup(): void {
     if (this.#index < 0) return;
-    this.#onGroup(this.#index, this);
+    this.#handOver(this.#index);
     const { entries, length } = this;
     if (length >= SNAPSHOT_ROWS) {
       const last = this.#last;
