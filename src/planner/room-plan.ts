@@ -113,7 +113,7 @@ export class RoomPlan extends Transform {
   }
 
   /** Passes on what `step` plans, and then the rest, as it pauses: a small chunk may be many large changes. */
-  #planAll(step: () => boolean, done: TransformCallback): void {
+  #planAll(step: () => boolean, done: TransformCallback, wasPaused = false): void {
     for (let isWhole = false; !isWhole;) {
       try {
         isWhole = step();
@@ -127,9 +127,10 @@ export class RoomPlan extends Transform {
       if (planned.length > 0) this.emit('planned');
       step = () => this.#parser.goOn();
       if (isWhole) {
-        done(null, planned.length > 0 ? planned : undefined);
+        // A reader that was promised more waits for ever unless something comes, be it empty.
+        done(null, planned.length > 0 || wasPaused ? planned : undefined);
       } else if (!this.push(planned)) {
-        this.#goOn = () => this.#planAll(step, done);
+        this.#goOn = () => this.#planAll(step, done, true);
         return;
       }
     }
