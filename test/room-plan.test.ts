@@ -4,15 +4,19 @@ import { pipeline } from 'node:stream/promises';
 import { setImmediate } from 'node:timers/promises';
 import { describe, it, test } from 'node:test';
 import fc from 'fast-check';
+import { writeRoomFiles } from '../bench/room-files.js';
+import { roomName } from '../bench/room-tables.js';
 import { LevelsPlanner } from '../src/planner/levels.js';
 import type { Hops } from '../src/report/statistics.js';
 import type { PlannedGroup } from '../src/planner/planned-group.js';
 import { RoomPlan } from '../src/planner/room-plan.js';
 import { applied, rowsOf } from './support/applied-room.js';
+import { temporaryFolder } from './support/fixtures.js';
 import * as naive from './support/naive-copy-text.js';
 import { naiveLevels } from './support/naive-levels.js';
 import { rooms, stateOf, tableOf, type Encodings, type Room } from './support/naive-room.js';
 import { planRoom } from './support/plan-room.js';
+import { runCli } from './support/run-cli.js';
 
 const sizes = fc.oneof(
   fc.array(fc.integer({ min: 1, max: 4 }), { minLength: 1, maxLength: 3 }),
@@ -232,8 +236,8 @@ test('a small chunk that becomes many large changes is passed on in pieces, as t
   const lines = groups.flatMap(({ id, rows }) => rows.map((row) => `${id}\t${row.join('\t')}\n`));
   const source = { groups: tableOf(groups), room: '!room', rowColumns: 'without-room' } as const;
   // Wherever in a chunk its last piece ends.
-  for (const length of [1e6, ...Array.from({ length: 35 }, (_, n) => 700 + 20 * n)]) {
-    const chunks = naive.cut(Buffer.from(lines.join('')), [length]);
+  for (const cutAt of [1e6, ...Array.from({ length: 35 }, (_, n) => 700 + 20 * n)]) {
+    const chunks = naive.cut(Buffer.from(lines.join('')), [cutAt]);
     const plan = new RoomPlan(source, new LevelsPlanner());
     let waiting = 0;
     plan.on('planned', () => waiting++);
@@ -256,6 +260,15 @@ test('a small chunk that becomes many large changes is passed on in pieces, as t
     assert.ok(total > 12_000_000, `${total} bytes`);
     assert.ok(largest < 1_200_000, `${largest} bytes`);
   }
+});
+
+test('a plan that is ten times the room comes to its end, however it is written', async (t) => {
+  const folder = await temporaryFolder(t);
+  writeRoomFiles([{ kind: 'resolution', groups: 20_000, keys: 1112, seed: 1 }], folder);
+  const args = ['-i', folder, '-r', roomName(1, 0), '-l', '100,50,25', '-t', '-o', 'out.sql'];
+  const { code, stderr } = await runCli(args, { cwd: folder });
+  assert.equal(code, 0, stderr);
+  assert.match(stderr, /would not remove any rows/);
 });
 
 /** One chunk after the other is taken: streams do not hold back what is written once the last one is. */
