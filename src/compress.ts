@@ -5,8 +5,7 @@ import { pipeline } from 'node:stream/promises';
 import type { PlannedGroup } from './planner/planned-group.js';
 import { AdaptivePlanner } from './planner/adaptive.js';
 import type { Planner } from './planner/planner.js';
-import type { RoomCounts } from './planner/room-counts.js';
-import { RoomPlan } from './planner/room-plan.js';
+import { RoomPlan, type IsEnough } from './planner/room-plan.js';
 import type { Statistics } from './report/statistics.js';
 import { copySink } from './sinks/copy.js';
 import { GRAPH_FILES, graphSink } from './sinks/graphs.js';
@@ -49,8 +48,7 @@ export interface CompressSettings {
   /** Called after each batch of groups. */
   readonly onProgress?: (progress: Progress) => void;
   readonly signal?: AbortSignal;
-  /** Asked now and then; true ends the run with the groups that are planned by then: any part of a plan is right. */
-  readonly isEnough?: (counts: Readonly<RoomCounts>) => boolean;
+  readonly isEnough?: IsEnough;
 }
 
 /** Where the changes go. Nothing of it may be seen under its final name before `keep()` resolved. */

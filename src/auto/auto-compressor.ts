@@ -4,13 +4,14 @@ import type { Within } from '../apply/rewriter.js';
 import { vacuum } from '../apply/table-space.js';
 import { Throttle } from '../apply/throttle.js';
 import type { Pace } from '../apply/throttle.js';
-import type { CompressSettings, Progress } from '../compress.js';
+import type { Progress } from '../compress.js';
 import { BusyError, DatabaseError, OutputError, RoomNotFoundError, UsageError } from '../errors.js';
 import { AdaptivePlanner } from '../planner/adaptive.js';
 import type { AdaptiveSettings } from '../planner/adaptive.js';
 import { LevelsPlanner } from '../planner/levels.js';
 import type { Level } from '../planner/levels.js';
 import type { ChangedGroup } from '../planner/planned-group.js';
+import type { IsEnough } from '../planner/room-plan.js';
 import { indexOfId } from '../sources/id-list.js';
 import { codeOf, isLost } from '../sources/postgres/database-errors.js';
 import { openPostgresSource } from '../sources/postgres/postgres-source.js';
@@ -304,7 +305,7 @@ class AutoCompressor {
       return false;
     }
     const halfTime = (performance.now() + this.#started + (timeBudget ?? Infinity)) / 2;
-    const isEnough: CompressSettings['isEnough'] = ({ rowsBefore, rowsAfter }) =>
+    const isEnough: IsEnough = ({ rowsBefore, rowsAfter }) =>
       rowsAfter < rowsBefore && performance.now() > halfTime;
     const planner = new AdaptivePlanner(settings);
     const changes = await this.#plan(source, planner, isEnough);
@@ -398,7 +399,7 @@ class AutoCompressor {
   async #plan(
     source: RoomSource,
     planner: AdaptivePlanner | LevelsPlanner,
-    isEnough?: CompressSettings['isEnough'],
+    isEnough?: IsEnough,
   ): Promise<RoomChanges> {
     const { tmpdir, dryRun, onProgress, log } = this.#settings;
     const changes = await planChanges(source, planner, {

@@ -1,7 +1,8 @@
 import { ChangeSpool } from '../apply/change-spool.js';
 import { compressRoom } from '../compress.js';
-import type { CompressSettings, Progress } from '../compress.js';
+import type { Progress } from '../compress.js';
 import type { Planner } from '../planner/planner.js';
+import type { IsEnough } from '../planner/room-plan.js';
 import { IN_RANGE } from '../sources/group-table.js';
 import type { RoomSource } from '../sources/room-source.js';
 
@@ -24,8 +25,7 @@ export interface PlanSettings {
   /** Folder for the changes; without one only figures are made. */
   readonly tmpdir: string | undefined;
   readonly signal: AbortSignal;
-  /** Asked now and then; true ends the plan with the groups that are planned by then. */
-  readonly isEnough?: CompressSettings['isEnough'] | undefined;
+  readonly isEnough?: IsEnough | undefined;
   readonly onProgress: (progress: Progress) => void;
 }
 

@@ -26,12 +26,6 @@ import { protectInputs } from './protect-inputs.js';
 import type { StatusLine } from './status-line.js';
 import { temporaryFolder } from './temporary-folder.js';
 
-interface Attempt {
-  readonly onTrust: boolean;
-  /** Whether one was made before. */
-  readonly isSecond: boolean;
-}
-
 /** Rows that were taken to be in order and as they should be are not. */
 class BrokenTrustError extends Error {}
 
@@ -48,18 +42,16 @@ export async function runCompressCommand(
   interruption: Interruption,
 ): Promise<void> {
   try {
-    // What is not held back can't be begun again.
-    const attempt = { onTrust: !command.unbuffered, isSecond: false };
-    await runOnce(command, attempt, status, interruption);
+    await runOnce(command, 'first', status, interruption);
   } catch (error) {
     if (!(error instanceof BrokenTrustError)) throw error;
-    await runOnce(command, { onTrust: false, isSecond: true }, status, interruption);
+    await runOnce(command, 'second', status, interruption);
   }
 }
 
 async function runOnce(
   command: CompressCommand,
-  attempt: Attempt,
+  attempt: 'first' | 'second',
   status: StatusLine,
   interruption: Interruption,
 ): Promise<void> {
@@ -80,8 +72,10 @@ async function runOnce(
     commit = await openCommit(command, spool, status);
     changes = commit?.output ?? (await openChanges(command, spool, () => source.storedTables!()));
     figures = await openFigures(command.statsFile, spool);
-    if (!attempt.isSecond) sayWhatIsRead(command, status);
-    const source = await open(command, attempt, spool);
+    if (attempt === 'first') sayWhatIsRead(command, status);
+    // What is not held back can't be begun again.
+    const onTrust = attempt === 'first' && !command.unbuffered;
+    const source = await open(command, onTrust, spool);
     const run = { command, commit, changes, figures, spool, status, interruption };
     const result =
       'rooms' in source ? await compressAll(run, source) : await compressOne(run, source);
@@ -135,7 +129,7 @@ function sayWhatIsRead(command: CompressCommand, status: StatusLine): void {
 
 function open(
   command: CompressCommand,
-  { onTrust }: Attempt,
+  onTrust: boolean,
   { tmpdir, signal }: Required<SpoolSettings>,
 ): Promise<RoomSource | AllRooms> {
   const { room } = command;

@@ -78,6 +78,7 @@ export class AdaptivePlanner implements Planner {
 
   readonly #settings: Required<AdaptiveSettings>;
   #chainsToCome: Uint8Array | undefined;
+  #hanging: Int32Array = new Int32Array(0);
   readonly #reachable = new ReachableStates();
   /** States at the ends of branches, the last used at the end. */
   readonly #heads = new Int32Array(BRANCHES);
@@ -117,8 +118,9 @@ export class AdaptivePlanner implements Planner {
     ];
   }
 
-  begin({ prev }: GroupTable): void {
+  begin({ prev, hanging }: GroupTable): void {
     this.#chainsToCome = chainsToCome(prev);
+    this.#hanging = hanging;
   }
 
   plan(states: LiveStates, state: number, stored: number, plan: Plan, toCome: number): boolean {
@@ -179,7 +181,7 @@ export class AdaptivePlanner implements Planner {
    */
   #maxHops(states: LiveStates, state: number): number {
     const { maxHops, rebaseDeep } = this.#settings;
-    const fitting = Math.max(1, maxHops - states.hanging[state]);
+    const fitting = Math.max(1, maxHops - (this.#hanging[states.group[state]] ?? 0));
     return rebaseDeep ? fitting : Math.max(fitting, Math.min(maxHops, states.hopsBefore[state]));
   }
 
@@ -275,9 +277,10 @@ export class AdaptivePlanner implements Planner {
       this.#way = grown(this.#way, length + 1);
       this.#way[length++] = base;
       const hops = limit - states.hopsAfter[base];
-      if (hops > 0 && away < likelyPrice * this.#worth(hops)) {
+      const price = hops > 0 ? away / this.#worth(hops) : Infinity;
+      if (price < likelyPrice) {
         likely = base;
-        likelyPrice = away / this.#worth(hops);
+        likelyPrice = price;
       }
       away += this.#deltaRows[base];
     }
@@ -305,8 +308,8 @@ export class AdaptivePlanner implements Planner {
     if (hops <= 0) return;
     const worth = this.#worth(hops);
     const better = Math.min(Math.ceil(worth * this.#bestPrice) - 1, most);
-    const beating = Math.ceil(hops ** 2 * this.#unendingPrice) - 1;
-    const allowed = this.#beatsSnapshot ? better : Math.max(better, beating);
+    const beating = this.#beatsSnapshot ? -1 : Math.ceil(hops ** 2 * this.#unendingPrice) - 1;
+    const allowed = Math.max(better, beating);
     if (least > allowed) return;
     const rows = this.#rows(states, base, state, allowed, BEYOND);
     this.#leastRows[base] = rows < 0 ? Math.max(least, ~rows) : rows;

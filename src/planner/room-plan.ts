@@ -12,6 +12,9 @@ import type { Change, PlannedGroup } from './planned-group.js';
 import { Plan, type Planner } from './planner.js';
 import { RoomCounts } from './room-counts.js';
 
+/** Asked now and then; true ends a plan with the groups that are planned by then: any part of one is right. */
+export type IsEnough = (counts: Readonly<RoomCounts>) => boolean;
+
 /** So many groups are passed on at once, or as many as have so many bytes of new rows. */
 const MOST_GROUPS = 4096;
 const MOST_BYTES = 1024 * 1024;
@@ -38,7 +41,7 @@ export class RoomPlan extends Transform {
   readonly #states: LiveStates;
   readonly #parser: RowParser;
   readonly #fingerprints: Fingerprints | undefined;
-  readonly #isEnough: (counts: Readonly<RoomCounts>) => boolean;
+  readonly #isEnough: IsEnough;
   #isCut = false;
   readonly #plan = new Plan();
   /** For each group the number of its state, `NO_STATE` before its turn, or `UNKNOWN`. */
@@ -57,7 +60,7 @@ export class RoomPlan extends Transform {
     source: Pick<RoomSource, 'groups' | 'rowColumns' | 'room' | 'giveBack'>,
     planner: Planner,
     verify = true,
-    isEnough: (counts: Readonly<RoomCounts>) => boolean = () => false,
+    isEnough: IsEnough = () => false,
   ) {
     super({ readableObjectMode: true, readableHighWaterMark: 4 });
     const seed = randomBytes(8);
@@ -198,7 +201,6 @@ export class RoomPlan extends Transform {
     states.spareRows[state] = stored === NO_STATE ? 0 : spare;
     states.neededRows[state] = rows.length - states.spareRows[state];
     states.successorsLeft[state] = this.#source.groups.successors[index]!;
-    states.hanging[state] = this.#source.groups.hanging[index] ?? 0;
     states.elsewhere[state] = this.#source.groups.flags[index] & ELSEWHERE;
     if (stored === NO_STATE && states.size[state] !== rows.length) {
       const { key } = this.#entries;

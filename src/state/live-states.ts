@@ -26,8 +26,6 @@ export class LiveStates {
   spareRows = new Int32Array(64);
   /** Whether the state's group is of another room, or none: it may be a base only where it is stored as one. */
   elsewhere = new Uint8Array(64);
-  /** As `GroupTable.hanging` has it of the state's group. */
-  hanging = new Int32Array(64);
   /** Groups still to come that have this one as stored predecessor. */
   successorsLeft = new Int32Array(64);
   #holders = new Int32Array(64);
@@ -116,7 +114,6 @@ export class LiveStates {
     this.hopsAfter = grown(this.hopsAfter, this.length);
     this.neededRows = grown(this.neededRows, this.length);
     this.spareRows = grown(this.spareRows, this.length);
-    this.hanging = grown(this.hanging, this.length);
     this.elsewhere = grown(this.elsewhere, this.length);
     this.successorsLeft = grown(this.successorsLeft, this.length);
     this.#holders = grown(this.#holders, this.length);
