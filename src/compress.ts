@@ -1,6 +1,6 @@
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Readable, Writable, type Transform } from 'node:stream';
+import { Writable, type Readable, type Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { PlannedGroup } from './planner/planned-group.js';
 import { AdaptivePlanner } from './planner/adaptive.js';
@@ -13,6 +13,7 @@ import { openFileOutput, type OpenOutput } from './sinks/output.js';
 import { jsonlSink } from './sinks/jsonl.js';
 import { sqlSink } from './sinks/sql.js';
 import { tablesSink } from './sinks/tables.js';
+import { chunkStream } from './sources/chunk-stream.js';
 import type { RoomSource } from './sources/room-source.js';
 import { VERSION } from './version.js';
 
@@ -112,13 +113,13 @@ export async function compressRoom(settings: CompressSettings): Promise<Statisti
 
 /** The rows for as long as the plan takes them; then their stream is destroyed. */
 function rowsUntilCut(source: RoomSource, plan: RoomPlan): Readable {
-  async function* chunks(): AsyncGenerator<Buffer> {
+  async function* chunks(): AsyncGenerator<Buffer, void, undefined> {
     for await (const chunk of source.rows() as AsyncIterable<Buffer>) {
       if (plan.isCut) return;
       yield chunk;
     }
   }
-  return Readable.from(chunks(), { objectMode: false });
+  return chunkStream(chunks());
 }
 
 function changeSink(settings: CompressSettings, planner: Planner): Transform {
