@@ -219,6 +219,21 @@ for (const form of FORMS) {
   });
 }
 
+test('between lines of JSON there is space, and nothing that only looks like it', async () => {
+  const [scripts] = fc.sample(anyScripts, 1);
+  const line = await written('jsonl', scripts);
+  for (const space of ['', ' ', '\r\n', '\n\t\n']) {
+    const { read, error } = await readAll(Buffer.concat([line, Buffer.from(space), line]));
+    assert.ifError(error);
+    assert.equal(read.length, 2 * expected('jsonl', scripts).length);
+  }
+  for (const other of ['\0', '\x0b', '\x1f', '\xa0', '\ufeff', ',']) {
+    const { read, error } = await readAll(Buffer.concat([line, Buffer.from(other), line]));
+    assert.ok(error instanceof InputError, JSON.stringify(other));
+    assert.equal(read.length, expected('jsonl', scripts).length);
+  }
+});
+
 /** Fails unless the bytes are how the changes are written. */
 async function assertSays(form: Form, bytes: Buffer, read: readonly NewEncoding[]): Promise<void> {
   const again = await written(form, scriptsOf(read));
@@ -237,9 +252,8 @@ function meaning(form: Form, bytes: Buffer): unknown {
 function jsonMeaning(bytes: Buffer): unknown[] {
   const objects = new TextDecoder('utf-8', { fatal: true })
     .decode(bytes)
-    .trim()
     // A quote has a backslash before it where it is part of a text.
-    .split(/(?<=\]\})\s+(?=\{")/);
+    .split(/(?<=\]\})[ \t\n\r]*(?=\{")/);
   return objects.map((object) => {
     const { rows, ...head } = JSON.parse(object) as {
       rows: (string | { base64: string })[][];

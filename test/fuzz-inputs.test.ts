@@ -1,5 +1,5 @@
 /**
- * Inputs that are damaged in every way. Each property runs for two seconds, or for as many as
+ * Inputs that are damaged in every way. Each property runs for two seconds, or on new inputs for as many as
  * FUZZ_SECONDS says: `FUZZ_SECONDS=60 npm test test/fuzz-inputs.test.ts`. A failure prints the seed and
  * path with which fast-check finds it again.
  */

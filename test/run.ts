@@ -22,6 +22,7 @@ const tests = spawn(
   process.execPath,
   [
     `--import=${import.meta.resolve('tsx')}`,
+    `--import=${import.meta.resolve('./support/property-seeds.ts')}`,
     '--test',
     '--test-reporter=spec',
     '--test-concurrency=2',

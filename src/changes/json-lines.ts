@@ -62,9 +62,9 @@ async function readRows(pieces: JsonPieces, rows: RowsWriter, stateGroup: number
   }
 }
 
-/** Without the space around it; empty, which no JSON is, where it is not UTF-8. */
+/** Without JSON's space before it; empty, which no JSON is, where it is not UTF-8. */
 function textOf(piece: Buffer): string {
-  return isUtf8(piece) ? piece.toString().trim() : '';
+  return isUtf8(piece) ? piece.toString().replace(/^[ \t\n\r]+/, '') : '';
 }
 
 function afterComma(text: string): string {

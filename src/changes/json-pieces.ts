@@ -1,7 +1,9 @@
 import { InputError } from '../errors.js';
 import type { ChangeInput } from './room-change.js';
 
+const TAB = 9;
 const LINE_FEED = 10;
+const CARRIAGE_RETURN = 13;
 const SPACE = 32;
 const QUOTE = 34;
 const BACKSLASH = 92;
@@ -27,8 +29,8 @@ export class JsonPieces {
     for (;;) {
       for (; this.#at < this.#bytes.length; this.#at++) {
         const byte = this.#bytes[this.#at];
-        if (byte > SPACE) return true;
         if (byte === LINE_FEED) this.#lines++;
+        else if (byte !== SPACE && byte !== TAB && byte !== CARRIAGE_RETURN) return true;
       }
       if (!(await this.#read())) return false;
     }
