@@ -256,26 +256,58 @@ export class AdaptivePlanner implements Planner {
   }
 
   /**
-   * Looks at `from` and its ancestors in the new tree for a base that costs at most `most` rows. First at
-   * the one that would be the best if `from` were at hand and no key had changed twice, as a good one
-   * spares most others the comparing; then from the root on. A delta of few rows brings a base no nearer
-   * than these rows.
+   * Looks at `from` and its ancestors in the new tree for a base that costs at most `most` rows, up to the
+   * first that was looked at before in this search. A delta of few rows brings a base no nearer than these
+   * rows: where that first one is too far away, so mostly is all on the way to it.
    */
   #climb(states: LiveStates, state: number, from: number, limit: number, most: number): void {
+    const lookedAt = this.#lookedAt;
+    const leastRows = this.#leastRows;
     let length = 0;
+    let nearer = 0;
+    let base = from;
+    while (base !== NO_STATE && lookedAt[base] !== this.#search) {
+      lookedAt[base] = this.#search;
+      leastRows[base] = 0;
+      if (states.elsewhere[base] > 0) {
+        nearer = Infinity;
+      } else {
+        if (length === this.#way.length) this.#way = grown(this.#way, length + 1);
+        this.#way[length++] = base;
+        nearer += this.#deltaRows[base];
+      }
+      base = this.#reachable.baseOf(base);
+    }
+    const isFar =
+      base !== NO_STATE &&
+      leastRows[base] - nearer > Math.max(this.#better(limit, most), this.#beating(limit));
+    const likely = isFar ? NO_STATE : this.#lookAtLikely(states, state, length, limit, most);
+    while (length > 0) {
+      base = this.#way[--length];
+      if (base === likely) continue;
+      const below = this.#reachable.baseOf(base);
+      const least = below === NO_STATE ? 0 : leastRows[below] - this.#deltaRows[base];
+      if (isFar) leastRows[base] = least;
+      else this.#look(states, state, base, least, limit, most);
+    }
+  }
+
+  /**
+   * Of the way's states looks at the one that would be the best if where it begins were at hand and no key had
+   * changed twice: a good one spares most others the comparing. Returns it.
+   */
+  #lookAtLikely(
+    states: LiveStates,
+    state: number,
+    length: number,
+    limit: number,
+    most: number,
+  ): number {
     let likely = NO_STATE;
     let likelyPrice = Infinity;
     let away = 1;
-    for (
-      let base = from;
-      base !== NO_STATE && this.#lookedAt[base] !== this.#search;
-      base = this.#reachable.baseOf(base)
-    ) {
-      this.#lookedAt[base] = this.#search;
-      this.#leastRows[base] = 0;
-      if (states.elsewhere[base] > 0) continue;
-      this.#way = grown(this.#way, length + 1);
-      this.#way[length++] = base;
+    for (let i = 0; i < length; i++) {
+      const base = this.#way[i];
       const hops = limit - states.hopsAfter[base];
       const price = hops > 0 ? away / this.#worth(hops) : Infinity;
       if (price < likelyPrice) {
@@ -285,13 +317,7 @@ export class AdaptivePlanner implements Planner {
       away += this.#deltaRows[base];
     }
     if (likely !== NO_STATE) this.#look(states, state, likely, 0, limit, most);
-    while (length > 0) {
-      const base = this.#way[--length];
-      if (base === likely) continue;
-      const below = this.#reachable.baseOf(base);
-      const least = below === NO_STATE ? 0 : this.#leastRows[below] - this.#deltaRows[base];
-      this.#look(states, state, base, least, limit, most);
-    }
+    return likely;
   }
 
   /** Takes `base`, which costs at least so many rows, if it is better than the best so far. */
@@ -306,9 +332,8 @@ export class AdaptivePlanner implements Planner {
     this.#leastRows[base] = least;
     const hops = limit - states.hopsAfter[base];
     if (hops <= 0) return;
-    const worth = this.#worth(hops);
-    const better = Math.min(Math.ceil(worth * this.#bestPrice) - 1, most);
-    const beating = this.#beatsSnapshot ? -1 : Math.ceil(hops ** 2 * this.#unendingPrice) - 1;
+    const better = this.#better(hops, most);
+    const beating = this.#beating(hops);
     const allowed = Math.max(better, beating);
     if (least > allowed) return;
     const rows = this.#rows(states, base, state, allowed, BEYOND);
@@ -317,7 +342,17 @@ export class AdaptivePlanner implements Planner {
     this.#beatsSnapshot ||= rows <= beating;
     if (rows > better) return;
     this.#best = base;
-    this.#bestPrice = rows / worth;
+    this.#bestPrice = rows / this.#worth(hops);
+  }
+
+  /** At so many rows at most a base that leaves so many hops is better than the best so far. */
+  #better(hops: number, most: number): number {
+    return Math.min(Math.ceil(this.#worth(hops) * this.#bestPrice) - 1, most);
+  }
+
+  /** At so many rows at most it is the first that is better than a snapshot for a branch without end. */
+  #beating(hops: number): number {
+    return this.#beatsSnapshot ? -1 : Math.ceil(hops ** 2 * this.#unendingPrice) - 1;
   }
 
   /** What so many hops are worth, as a number of groups that they reach. */
