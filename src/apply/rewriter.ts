@@ -121,6 +121,15 @@ export class Rewriter {
     return outcome;
   }
 
+  /** Does something in a transaction that rewrites nothing; what `Within` says holds here too. */
+  async transaction<T>(work: (client: pg.ClientBase) => Promise<T>): Promise<T> {
+    let result: T;
+    await this.rewrite({ room: '', changes: [] }, async (client) => {
+      result = await work(client);
+    });
+    return result!;
+  }
+
   /** Says what `rewrite` would do now, locks nothing and changes nothing. */
   async inspect(batch: Batch): Promise<Outcome> {
     return this.#unlessLost(batch.room, async () => {

@@ -1,4 +1,4 @@
-import type { AutoSummary } from './auto-compressor.js';
+import type { AutoSummary } from './auto-settings.js';
 
 /** Figures that add up over runs, each with what it counts. */
 const TOTALS = {

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { finished } from 'node:stream/promises';
-import type { AutoSettings, AutoSummary } from '../auto/auto-compressor.js';
+import type { AutoSettings, AutoSummary } from '../auto/auto-settings.js';
 import { metricsText } from '../auto/metrics.js';
 import { RoomsFailedError, UsageError } from '../errors.js';
 import { openFileOutput } from '../sinks/output.js';

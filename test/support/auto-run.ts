@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { text } from 'node:stream/consumers';
 import type { TestContext } from 'node:test';
 import { autoCompress } from '../../src/auto/auto-compressor.js';
-import type { AutoSettings, AutoSummary } from '../../src/auto/auto-compressor.js';
+import type { AutoSettings, AutoSummary } from '../../src/auto/auto-settings.js';
 import { loadTables, readFixture } from './fixtures.js';
 import { testPostgres } from './postgres.js';
 import type { TestDatabase } from './postgres.js';
