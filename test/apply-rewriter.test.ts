@@ -121,6 +121,29 @@ for (const moment of ['between batches', 'within a batch'] as const) {
   });
 }
 
+test('a connection that is lost while its session is set up is made again', async (t) => {
+  const db = await storedRoom(t);
+  // Meanwhile the session waits for the writers' lock.
+  await db.query('SELECT pg_advisory_lock(1396921137, 1)');
+  const troubles: string[] = [];
+  const opening = Rewriter.open({
+    dsn: db.url,
+    env: {},
+    onTrouble: (sentence) => troubles.push(sentence),
+  });
+  const cut = () =>
+    db.query(
+      "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_try_advisory_lock%' AND datname = current_database()",
+    );
+  while ((await cut()).rowCount === 0);
+  await db.query('SELECT pg_advisory_unlock_all()');
+  const rewriter = await opening;
+  t.after(() => rewriter.close());
+  assert.match(troubles.join(), /^The connection to the database was lost: .*Connected again/);
+  const { rewritten } = await rewriter.rewrite({ room: ROOM, changes: await planRoom(db) });
+  assert.equal(rewritten, 4);
+});
+
 test('a database without the tables is refused', async (t) => {
   const db = await (await testPostgres()).createDatabase({ schema: 'none' });
   t.after(() => db.drop());

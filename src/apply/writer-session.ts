@@ -4,6 +4,7 @@ import type pg from 'pg';
 import { BusyError, DatabaseError } from '../errors.js';
 import { connect, dropConnection } from '../sources/postgres/connect.js';
 import { parseConnection } from '../sources/postgres/connection-settings.js';
+import { isLost } from '../sources/postgres/database-errors.js';
 import { closing } from '../sources/postgres/postgres-source.js';
 import { DEFINE_GIVING_WAY } from './giving-way.js';
 import { PRIVILEGES, rewriteError } from './rewrite-errors.js';
@@ -110,11 +111,57 @@ export class WriterSession {
   }
 
   /**
-   * @param lost a session of ours that the server may not have noticed the end of
+   * Connects; a connection that is lost from then on, as also later on, is made again.
+   *
    * @throws BusyError, DatabaseError, UsageError, the signal's reason
    */
-  static async open(settings: WriterSettings, lost?: Whereabouts): Promise<WriterSession> {
+  static async open(settings: WriterSettings): Promise<WriterSession> {
     const client = await connect(parseConnection(settings.dsn, settings.env), settings.signal);
+    try {
+      return await WriterSession.#setUp(client, settings);
+    } catch (error) {
+      const { cause } = error as Error;
+      if (!(cause instanceof Error && isLost(cause))) throw error;
+      return WriterSession.#openAgain(cause, settings);
+    }
+  }
+
+  /** A new session in the place of this one, which is lost. */
+  async again(reason: Error): Promise<WriterSession> {
+    await this.close();
+    return WriterSession.#openAgain(reason, this.#settings, this.#here);
+  }
+
+  /** @param lost a session of ours that the server may not have noticed the end of */
+  static async #openAgain(
+    reason: Error,
+    settings: WriterSettings,
+    lost?: Whereabouts,
+  ): Promise<WriterSession> {
+    const { dsn, env, signal, onTrouble } = settings;
+    onTrouble?.(
+      `The connection to the database was lost: ${reason.message}. Trying again for ${RECONNECT_FOR / 60_000} minutes.`,
+    );
+    const end = performance.now() + RECONNECT_FOR;
+    for (let pause = 250; ; pause = Math.min(2 * pause, LONGEST_PAUSE)) {
+      await setTimeout(pause, undefined, signalOption(signal));
+      try {
+        const client = await connect(parseConnection(dsn, env), signal);
+        const session = await WriterSession.#setUp(client, settings, lost);
+        onTrouble?.('Connected again: going on where it was.');
+        return session;
+      } catch (error) {
+        const mayPass = error instanceof DatabaseError || error instanceof BusyError;
+        if (!mayPass || performance.now() > end) throw error;
+      }
+    }
+  }
+
+  static async #setUp(
+    client: pg.Client,
+    settings: WriterSettings,
+    lost?: Whereabouts,
+  ): Promise<WriterSession> {
     const close = closing(client, undefined);
     const heardAll = cutWhenSilent(client);
     try {
@@ -135,30 +182,9 @@ export class WriterSession {
     } catch (error) {
       await close();
       settings.signal?.throwIfAborted();
-      throw rewriteError(error, 'before anything was changed');
+      throw rewriteError(error, 'while a session was set up');
     } finally {
       heardAll();
-    }
-  }
-
-  /** A new session in the place of this one, which is lost. */
-  async again(reason: Error): Promise<WriterSession> {
-    const { signal, onTrouble } = this.#settings;
-    await this.close();
-    onTrouble?.(
-      `The connection to the database was lost: ${reason.message}. Trying again for ${RECONNECT_FOR / 60_000} minutes.`,
-    );
-    const end = performance.now() + RECONNECT_FOR;
-    for (let pause = 250; ; pause = Math.min(2 * pause, LONGEST_PAUSE)) {
-      await setTimeout(pause, undefined, signalOption(signal));
-      try {
-        const session = await WriterSession.open(this.#settings, this.#here);
-        onTrouble?.('Connected again: going on where it was.');
-        return session;
-      } catch (error) {
-        const mayPass = error instanceof DatabaseError || error instanceof BusyError;
-        if (!mayPass || performance.now() > end) throw error;
-      }
     }
   }
 }
