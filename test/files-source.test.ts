@@ -445,15 +445,17 @@ describe('the files source', () => {
   });
 
   it('takes a file for what it holds, and an empty one for what it is called', async (t) => {
-    const { folder, tmpdir } = await tableFolder(t, {
-      state_groups: small.state_groups_state,
-      state_group_edges: '',
-      state_groups_state: small.state_groups,
-    });
-    const read = await readAll({ inputs: [folder, folder], room: '!a:x', tmpdir });
-    assert.equal(read.rows, roomA);
-    assert.deepEqual(read.ids, odd);
-    assert.equal(read.warnings.filter((warning) => /is named after/.test(warning)).length, 2);
+    for (const empty of ['', '\\.\n']) {
+      const { folder, tmpdir } = await tableFolder(t, {
+        state_groups: small.state_groups_state,
+        state_group_edges: empty,
+        state_groups_state: small.state_groups,
+      });
+      const read = await readAll({ inputs: [folder, folder], room: '!a:x', tmpdir });
+      assert.equal(read.rows, roomA);
+      assert.deepEqual(read.ids, odd);
+      assert.equal(read.warnings.filter((warning) => /is named after/.test(warning)).length, 2);
+    }
   });
 
   it('reads a FIFO and a link', async (t) => {

@@ -3,7 +3,7 @@ import { addAbortSignal, type Readable } from 'node:stream';
 import { ChangedInputError, CompressStateError, InputError } from '../../errors.js';
 import type { TemporaryFile } from '../sort/temporary-file.js';
 import { collected } from './collected.js';
-import { LONGEST_MAGIC, packingOf, unpack } from './unpack.js';
+import { LONGEST_MAGIC, packingOf, unpack, WINDOW_TOO_LARGE } from './unpack.js';
 
 /** With less, waiting for the next bytes takes as long as working on them. */
 const CHUNK = 2 ** 20;
@@ -217,6 +217,8 @@ const REASONS: Readonly<Record<string, string>> = {
   EPERM: 'permission is denied',
   Z_BUF_ERROR: 'it begins as gzip, but is cut off. Copy it again',
   Z_DATA_ERROR: 'it begins as gzip, but is damaged. Copy it again',
+  [WINDOW_TOO_LARGE]:
+    'it was packed by zstd --long, and unpacking it takes more than 128 MB. Unpack it in a pipe, with zstd -dc --long=31',
 };
 
 /** Says in a sentence why something can't be read; aborts and what is a sentence already stay as they are. */
