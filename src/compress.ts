@@ -206,6 +206,12 @@ function statisticsOf(
       `${counts.contradictoryGroups} state groups have two events for one key, so that their state is undefined (the first: ${counts.contradictoryExamples.join(', ')}). They and the groups built on them were left as they are.`,
     );
   }
+  // Synapse makes one, before the room's first event. An export that failed midway ends behind a whole row.
+  if (counts.emptyGroups > 1) {
+    warnings.push(
+      `${counts.emptyGroups} state groups have neither rows nor an edge, as only the first of a room should (the first: ${counts.emptyExamples.join(', ')}). If the tables were exported, see that all rows of state_groups_state were: with rows missing, the changes would lose state.`,
+    );
+  }
   return {
     room: settings.source.room,
     strategy: planner.description,

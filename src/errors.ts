@@ -21,6 +21,9 @@ export class InputError extends CompressStateError {
   readonly exitCode = 3;
 }
 
+/** An input file is not the same any more: what was read of it may be parts of two exports. */
+export class ChangedInputError extends InputError {}
+
 /** The room has no state groups in the source, or none in the chosen range. */
 export class RoomNotFoundError extends CompressStateError {
   readonly exitCode = 4;

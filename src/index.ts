@@ -6,6 +6,7 @@ export { compressRoom } from './compress.js';
 export type { CompressSettings, Format, Output, Progress } from './compress.js';
 export {
   BusyError,
+  ChangedInputError,
   CompressStateError,
   DatabaseError,
   InputError,

@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { createReadStream, readdirSync, readFileSync } from 'node:fs';
-import { mkdir, symlink, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PassThrough, Readable } from 'node:stream';
 import { describe, it, type TestContext } from 'node:test';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import fc from 'fast-check';
-import { InputError, OutputError, RoomNotFoundError } from '../src/errors.js';
+import { ChangedInputError, InputError, OutputError, RoomNotFoundError } from '../src/errors.js';
 import { collectEdges } from '../src/sources/files/room-edges.js';
 import { openFilesSource } from '../src/sources/files/files-source.js';
 import { IN_RANGE, NO_PREDECESSOR, UNREADABLE } from '../src/sources/group-table.js';
@@ -22,6 +22,7 @@ interface Given {
   readonly tmpdir: string;
   readonly range?: GroupRange;
   readonly memory?: number;
+  readonly onTrust?: boolean;
   readonly stdin?: Readable;
   readonly signal?: AbortSignal;
 }
@@ -444,15 +445,17 @@ describe('the files source', () => {
   });
 
   it('takes a file for what it holds, and an empty one for what it is called', async (t) => {
-    const { folder, tmpdir } = await tableFolder(t, {
-      state_groups: small.state_groups_state,
-      state_group_edges: '',
-      state_groups_state: small.state_groups,
-    });
-    const read = await readAll({ inputs: [folder, folder], room: '!a:x', tmpdir });
-    assert.equal(read.rows, roomA);
-    assert.deepEqual(read.ids, odd);
-    assert.equal(read.warnings.filter((warning) => /is named after/.test(warning)).length, 2);
+    for (const empty of ['', '\\.\n']) {
+      const { folder, tmpdir } = await tableFolder(t, {
+        state_groups: small.state_groups_state,
+        state_group_edges: empty,
+        state_groups_state: small.state_groups,
+      });
+      const read = await readAll({ inputs: [folder, folder], room: '!a:x', tmpdir });
+      assert.equal(read.rows, roomA);
+      assert.deepEqual(read.ids, odd);
+      assert.equal(read.warnings.filter((warning) => /is named after/.test(warning)).length, 2);
+    }
   });
 
   it('reads a FIFO and a link', async (t) => {
@@ -665,6 +668,36 @@ describe('the files source', () => {
         (error: unknown) => error instanceof OutputError && error.message.includes(missing),
       );
     });
+  });
+
+  it('takes no file for complete that changes while it is read', async (t) => {
+    const rows = small.state_groups_state;
+    const changes: Record<string, (path: string) => Promise<void>> = {
+      'is begun again': (path) => truncate(path),
+      'is cut off between rows': (path) =>
+        truncate(path, rows.lastIndexOf('\n', rows.length - 2) + 1),
+      'is written on': (path) => appendFile(path, '21\t!a:x\tm.x\tk\t$\n'),
+      'is written over': (path) => writeFile(path, rows.replaceAll('k0', 'k1')),
+    };
+    for (const [what, change] of Object.entries(changes)) {
+      for (const onTrust of [true, false]) {
+        const { folder, tmpdir, path } = await tableFolder(t, small);
+        const source = await open({ inputs: [folder], room: '!a:x', tmpdir, onTrust });
+        await change(path('state_groups_state'));
+        await assert.rejects(rowsOf(source), ChangedInputError, what);
+        await source.close();
+      }
+    }
+    // Several times what is read at once.
+    const { folder, tmpdir, path } = await tableFolder(t, {
+      ...small,
+      state_groups_state: rows.replaceAll(/.*\n/g, (row) => row.repeat(20_000)),
+    });
+    const source = await open({ inputs: [folder], room: '!a:x', tmpdir, onTrust: true });
+    await assert.rejects(async () => {
+      for await (const _ of source.rows()) await truncate(path('state_groups_state'), 1);
+    }, ChangedInputError);
+    await source.close();
   });
 
   it('gives its rows once', async (t) => {

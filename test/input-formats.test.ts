@@ -414,6 +414,12 @@ describe('an input that is not as it should be', () => {
     assert.match(await refused(t, packed), /^Can't read state_groups_state: /);
   });
 
+  it('is zstd that takes too much memory', { skip: !hasZstd && 'there is no zstd' }, async (t) => {
+    // A frame with a window of 2 GB and an empty block.
+    const packed = Buffer.from('28b52ffd00a8010000', 'hex');
+    assert.match(await refused(t, packed), /Unpack it in a pipe, with zstd -dc --long=31\./);
+  });
+
   it('is zstd where nothing unpacks it', async (t) => {
     if (hasZstdInZlib) return t.skip('this Node.js unpacks zstd itself');
     const { code, stderr } = await runCli(['-i', '-', '-r', '!a:x'], {

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
+import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { gunzipSync } from 'node:zlib';
 import type { Statistics } from '../src/report/statistics.js';
 import { applySql } from './support/apply-sql.js';
 import { fixture, loadTables, synapseStates, temporaryFolder } from './support/fixtures.js';
@@ -99,3 +101,22 @@ async function rowsOf(db: TestDatabase, room: string): Promise<number> {
   );
   return Number(rows[0].count);
 }
+
+test('an export of rows that failed midway, behind a whole one, does not pass without a warning', async (t) => {
+  const folder = await temporaryFolder(t);
+  for (const table of ['state_groups', 'state_group_edges']) {
+    copyFileSync(fixture('synapse', `${table}.copy.gz`), join(folder, `${table}.copy.gz`));
+  }
+  const all = gunzipSync(readFileSync(fixture('synapse', 'state_groups_state.copy.gz')));
+  const warnings = async (rows: Buffer): Promise<readonly string[]> => {
+    writeFileSync(join(folder, 'state_groups_state.copy'), rows);
+    const { code, stdout } = await runCli(['-i', folder, '-r', ROOMS[0].room, '--stats-file=-']);
+    assert.equal(code, 0);
+    return (JSON.parse(stdout) as Statistics).warnings;
+  };
+  assert.deepEqual(await warnings(all), []);
+  const half = all.subarray(0, all.indexOf('\n', all.length / 2) + 1);
+  const [warning, ...others] = await warnings(half);
+  assert.match(warning, /^\d\d state groups have neither rows nor an edge,/);
+  assert.deepEqual(others, []);
+});

@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { finished } from 'node:stream/promises';
 import { compressRooms } from '../compress-rooms.js';
 import { compressRoom, type Progress } from '../compress.js';
-import { InputError, OutputError } from '../errors.js';
+import { ChangedInputError, InputError, OutputError } from '../errors.js';
 import { nextSteps } from '../report/next-steps.js';
 import type { Totals } from '../report/room-totals.js';
 import { readableSize } from '../report/size.js';
@@ -157,8 +157,8 @@ async function compressOne(run: Run, source: RoomSource): Promise<Statistics> {
     planner: plannerOf(command),
     ...(command.graphs && { graphs: process.cwd() }),
   }).catch((error: unknown) => {
-    if (source.isOnTrust && error instanceof InputError) throw new BrokenTrustError();
-    throw error;
+    const isOfRows = error instanceof InputError && !(error instanceof ChangedInputError);
+    throw source.isOnTrust && isOfRows ? new BrokenTrustError() : error;
   });
   for (const line of summaryLines(statistics)) status.say(line);
   if (changes !== undefined && statistics.outcome !== 'written') {

@@ -21,6 +21,9 @@ export class RoomCounts {
   /** Groups with two events for one key: how many, and the first. */
   contradictoryGroups = 0;
   readonly contradictoryExamples: number[] = [];
+  /** Groups with neither rows nor an edge: how many, and the first. */
+  emptyGroups = 0;
+  readonly emptyExamples: number[] = [];
   readonly hopsBefore = new HopCounts();
   readonly hopsAfter = new HopCounts();
 
@@ -32,6 +35,11 @@ export class RoomCounts {
   contradictory(stateGroup: number): void {
     this.contradictoryGroups++;
     if (this.contradictoryExamples.length < EXAMPLES) this.contradictoryExamples.push(stateGroup);
+  }
+
+  empty(stateGroup: number): void {
+    this.emptyGroups++;
+    if (this.emptyExamples.length < EXAMPLES) this.emptyExamples.push(stateGroup);
   }
 
   /** A group that is not planned on, in range or only read for others. */

@@ -171,7 +171,11 @@ export class RoomPlan extends Transform {
     this.#fingerprints?.stored(state, stored, rows.entries, rows.length);
     states.hopsBefore[state] = stored === NO_STATE ? 1 : states.hopsBefore[stored] + 1;
 
-    const flags = this.#source.groups.flags[index];
+    const { flags: allFlags, ids } = this.#source.groups;
+    const flags = allFlags[index];
+    if ((flags & IN_RANGE) !== 0 && stored === NO_STATE && rows.rows === 0) {
+      this.counts.empty(ids[index]);
+    }
     if ((flags & IN_RANGE) === 0 || (flags & FROZEN) !== 0) {
       states.hopsAfter[state] = stored === NO_STATE ? 1 : states.hopsAfter[stored] + 1;
       if ((flags & IN_RANGE) === 0) this.#planner.read?.(states, state, stored);

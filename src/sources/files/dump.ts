@@ -6,7 +6,8 @@ import { STATE_TABLES, type StateTable } from './state-table.js';
 
 type Blocks = Readonly<Record<StateTable, DumpBlock>>;
 
-const BEGINNINGS = /^(?:--|\/\*|\\|SET |SELECT |COPY |CREATE |ALTER |INSERT |BEGIN)/;
+/** A backslash begins a command of psql's, but not where it is COPY's end marker. */
+const BEGINNINGS = /^(?:--|\/\*|\\(?!\.$)|SET |SELECT |COPY |CREATE |ALTER |INSERT |BEGIN)/;
 
 /** Whether what begins with this line is SQL as pg_dump and pg_restore write it. */
 export function isDump(line: string): boolean {

@@ -1,9 +1,9 @@
-import { open } from 'node:fs/promises';
+import { open, type FileHandle } from 'node:fs/promises';
 import { addAbortSignal, type Readable } from 'node:stream';
-import { CompressStateError, InputError } from '../../errors.js';
+import { ChangedInputError, CompressStateError, InputError } from '../../errors.js';
 import type { TemporaryFile } from '../sort/temporary-file.js';
 import { collected } from './collected.js';
-import { LONGEST_MAGIC, packingOf, unpack } from './unpack.js';
+import { LONGEST_MAGIC, packingOf, unpack, WINDOW_TOO_LARGE } from './unpack.js';
 
 /** With less, waiting for the next bytes takes as long as working on them. */
 const CHUNK = 2 ** 20;
@@ -34,9 +34,11 @@ export interface Input {
  */
 export type Recognize<T> = (head: Buffer, isAll: boolean) => T | undefined;
 
-/** A file that can be read as often as needed. */
+/** A file that can be read as often as needed, and must not change meanwhile. */
 export class FileInput implements Input {
   readonly rereadable = true;
+  /** What tells the file, as it was when it was first opened, from any other. */
+  #version: string | undefined;
 
   constructor(
     readonly name: string,
@@ -50,9 +52,21 @@ export class FileInput implements Input {
   /** The bytes from `position` on, as they are. */
   async *readFrom(position: number): AsyncGenerator<Buffer> {
     try {
-      yield* fileChunks(this.name, position, this.signal);
+      yield* fileChunks(this.name, position, this.signal, (handle) => this.#checkVersion(handle));
     } catch (error) {
       throw explained(this.name, error);
+    }
+  }
+
+  /** An export that is still being written, or written anew, may end anywhere, also between two rows. */
+  async #checkVersion(handle: FileHandle): Promise<void> {
+    const { ino, size, mtimeNs } = await handle.stat({ bigint: true });
+    const version = `${ino} ${size} ${mtimeNs}`;
+    this.#version ??= version;
+    if (version !== this.#version) {
+      throw new ChangedInputError(
+        `${this.name} was changed while it was read. Run again when nothing writes to it any more.`,
+      );
     }
   }
 
@@ -137,14 +151,19 @@ export async function rereadable(
   return new CopiedInput(input, file);
 }
 
-/** Reads a file through two buffers: one is filled while the other's bytes are worked on. */
+/**
+ * Reads a file through two buffers: one is filled while the other's bytes are worked on. `check` is called
+ * before the first byte and behind the last one.
+ */
 async function* fileChunks(
   path: string,
   start: number,
   signal: AbortSignal,
+  check: (handle: FileHandle) => Promise<void>,
 ): AsyncGenerator<Buffer, void, undefined> {
   const handle = await open(path);
   try {
+    await check(handle);
     let buffer = Buffer.allocUnsafeSlow(CHUNK);
     let other = Buffer.allocUnsafeSlow(CHUNK);
     let position = start;
@@ -158,7 +177,7 @@ async function* fileChunks(
     for (;;) {
       const { bytesRead } = await reading;
       signal.throwIfAborted();
-      if (bytesRead === 0) return;
+      if (bytesRead === 0) return await check(handle);
       position += bytesRead;
       [buffer, other] = [other, buffer];
       reading = fill();
@@ -198,6 +217,8 @@ const REASONS: Readonly<Record<string, string>> = {
   EPERM: 'permission is denied',
   Z_BUF_ERROR: 'it begins as gzip, but is cut off. Copy it again',
   Z_DATA_ERROR: 'it begins as gzip, but is damaged. Copy it again',
+  [WINDOW_TOO_LARGE]:
+    'it was packed by zstd --long, and unpacking it takes more than 128 MB. Unpack it in a pipe, with zstd -dc --long=31',
 };
 
 /** Says in a sentence why something can't be read; aborts and what is a sentence already stay as they are. */

@@ -5,6 +5,8 @@ import { beginsZstd, zstdFrames } from './zstd-frames.js';
 
 /** Two threads hand over so much at once; with less, zstd in zlib spends its time on that. */
 const CHUNK = 256 * 1024;
+/** What zlib's error is called where a frame takes more memory than zstd gives without being asked. */
+export const WINDOW_TOO_LARGE = 'ZSTD_error_frameParameter_windowTooLarge';
 /** So much of what zstd says goes into a message. */
 const LONGEST_COMPLAINT = 1000;
 
@@ -91,6 +93,9 @@ async function* throughZstdProgram(
     yield* zstd.stdout;
     const code = await ended;
     if (unread !== undefined) throw unread;
+    if (complaint.includes('too much memory')) {
+      throw Object.assign(new Error(complaint), { code: WINDOW_TOO_LARGE });
+    }
     if (code !== 0) {
       throw new Error(`it begins as zstd, but zstd can't unpack it: ${complaint.trim()}`);
     }
