@@ -752,12 +752,16 @@ describe('the files source', () => {
   it('is stopped by a signal, before and after it is open', async (t) => {
     const { tmpdir, path } = await tableFolder(t, small);
     const inputs = [path('state_groups'), path('state_group_edges'), '-'];
-    for (const part of ['', small.state_groups_state]) {
-      const stdin = new PassThrough();
-      stdin.write(part);
+    for (const parts of [[], [small.state_groups_state]]) {
       const stop = new AbortController();
       const reason = new Error('stopped');
-      setTimeout(() => stop.abort(reason), 20);
+      const stdin = new Readable({
+        read() {
+          const part = parts.shift();
+          if (part === undefined) setImmediate(() => stop.abort(reason));
+          else this.push(part);
+        },
+      });
       await assert.rejects(
         readAll({ inputs, stdin, room: '!a:x', tmpdir, signal: stop.signal }),
         reason,
