@@ -318,6 +318,11 @@ describe('an input that is not as it should be', () => {
   const cases: readonly [what: string, bytes: Buffer | string, message: RegExp][] = [
     ['COPY text with a byte order mark', `\ufeff${copyRow}`, /byte order mark.* tail -c \+4/],
     ['COPY text with a header', `state_group\troom_id\n${copyRow}`, /names of its.* tail -n \+2/],
+    [
+      'CSV with tabs',
+      `${copyRow}1\t!a:x\tm.room.create\t""\t$2\n`,
+      /with tabs .* COPY state_groups_state TO/,
+    ],
     ['UTF-16', Buffer.from(`\ufeff${copyRow}`, 'utf16le'), /is in UTF-16\. .*iconv/],
     ['packed twice', zlib.gzipSync(zlib.gzipSync(copyRow)), /packed with gzip twice\. .*gunzip -c/],
     ['CSV: a quote inside a field', `${csvRow}1,!a:x,t,k"k,$1\n`, /^Line 2 of .* quote inside/],

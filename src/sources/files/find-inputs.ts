@@ -94,6 +94,9 @@ export async function findInputs(
 
     const ofName = tableOfName(basename(name));
     const held = told === 'other' || told === 'incomplete' || told === 'empty' ? undefined : told;
+    if (as !== undefined && told === 'other' && advice !== undefined) {
+      throw new InputError(`${name} holds no rows that can be read. ${advice}`);
+    }
     const table = as ?? held ?? (told === 'empty' ? ofName : undefined);
     if (table === undefined) {
       const what =

@@ -23,12 +23,14 @@ const BYTE_ORDER_MARK = '\xef\xbb\xbf';
 export function recognize(head: Buffer, isAll: boolean): Recognized | undefined {
   const format = formatOf(head, isAll);
   if (format === undefined) return undefined;
-  const told = tellTable(format, head);
+  const isCopyText = format === 'copy-text';
+  const advice = isCopyText && isCsvWithTabs(head) ? CSV_WITH_TABS : adviceFor(head);
+  const told = isCopyText && advice !== undefined ? 'other' : tellTable(format, head);
   if (told === 'incomplete' && !isAll) return undefined;
   const beginning = firstLine(head)
     .slice(0, LONGEST_BEGINNING)
     .replaceAll(/\p{Cc}/gu, '\ufffd');
-  return { format, told, beginning, advice: adviceFor(head) };
+  return { format, told, beginning, advice };
 }
 
 function formatOf(head: Buffer, isAll: boolean): Format | undefined {
@@ -48,8 +50,6 @@ function formatOf(head: Buffer, isAll: boolean): Format | undefined {
 function tellTable(format: Format, head: Buffer): Told {
   switch (format) {
     case 'copy-text': {
-      // COPY would refuse the mark as well.
-      if (beginsWith(head, BYTE_ORDER_MARK)) return 'other';
       const line = firstLine(head);
       return line === '' || line === '\\.' ? 'empty' : (tableOfLine(line) ?? 'other');
     }
@@ -62,6 +62,16 @@ function tellTable(format: Format, head: Buffer): Told {
     case 'dump':
       return 'other';
   }
+}
+
+/**
+ * CSV with tabs looks like COPY text, but quotes a text that is empty, as most state keys are. Read as COPY
+ * text these would be other keys.
+ */
+function isCsvWithTabs(head: Buffer): boolean {
+  const lines = head.toString('latin1').split('\n').slice(0, -1);
+  const stateKeys = new Set(lines.map((line) => line.split('\t', 4)[3]));
+  return stateKeys.has('""') && !stateKeys.has('');
 }
 
 /** The first line that is not blank. */
@@ -95,6 +105,9 @@ const MAGICS: readonly (readonly [magic: string, advice: string])[] = [
   ['state_group\t', headed()],
   ['id\troom_id\t', headed()],
 ];
+
+const CSV_WITH_TABS =
+  'It is CSV with tabs between the fields, of which only CSV with commas is read. Export the table again, with COPY state_groups_state TO STDOUT.';
 
 function adviceFor(head: Buffer): string | undefined {
   return MAGICS.find(([magic]) => beginsWith(head, magic))?.[1];
