@@ -190,7 +190,7 @@ function throwIfDifferent(room: string, comparison: Comparison): void {
   }
   if (onlyBefore.count > 0) {
     throw new StatesDifferError(
-      `AFTER lacks ${groups(onlyBefore.count)} of room '${room}' that BEFORE has.`,
+      `AFTER lacks ${groups(onlyBefore.count)} of room '${room}' that BEFORE has. If it has no table state_groups, put BEFORE's beside it: groups without rows are not known otherwise.`,
     );
   }
   if (notCompared.count > 0) {
