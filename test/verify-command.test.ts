@@ -195,7 +195,10 @@ test('groups that only one side has are named; only a loss is an error', async (
     `Room '${SMALL_ROOM}': 619 state groups compared, all states are equal.\n` +
       `Only in BEFORE: 1 state group (${id}).\n`,
   );
-  assert.match(lost.stderr, /: AFTER lacks 1 state group of room '.*' that BEFORE has\. If it has no/);
+  assert.match(
+    lost.stderr,
+    /: AFTER lacks 1 state group of room '.*' that BEFORE has\. If it has no/,
+  );
   const grown = await runCli(['verify', db.url, fixture('synapse'), '-r', SMALL_ROOM]);
   assert.equal(grown.code, 0, grown.stderr);
   assert.equal(
