@@ -201,15 +201,15 @@ function statisticsOf(
   seconds: number,
 ): Statistics {
   const warnings = [...settings.source.warnings, ...planner.warnings];
-  if (counts.contradictoryGroups > 0) {
+  if (counts.contradictory.count > 0) {
     warnings.push(
-      `${counts.contradictoryGroups} state groups have two events for one key, so that their state is undefined (the first: ${counts.contradictoryExamples.join(', ')}). They and the groups built on them were left as they are.`,
+      `${counts.contradictory.count} state groups have two events for one key, so that their state is undefined (the first: ${counts.contradictory.examples.join(', ')}). They and the groups built on them were left as they are.`,
     );
   }
   // Synapse makes one, before the room's first event. An export that failed midway ends behind a whole row.
-  if (counts.emptyGroups > 1) {
+  if (counts.empty.count > 1) {
     warnings.push(
-      `${counts.emptyGroups} state groups have neither rows nor an edge, as only the first of a room should (the first: ${counts.emptyExamples.join(', ')}). If the tables were exported, see that all rows of state_groups_state were: with rows missing, the changes would lose state.`,
+      `${counts.empty.count} state groups have neither rows nor an edge, as only the first of a room should (the first: ${counts.empty.examples.join(', ')}). If the tables were exported, see that all rows of state_groups_state were: with rows missing, the changes would lose state.`,
     );
   }
   return {

@@ -28,7 +28,7 @@ const encodingsOf = (room: Room): Encodings => new Map(room.map((group) => [grou
 /** The counts of a plan and its planner, as `naiveLevels` has them. */
 function countsOf({ counts }: RoomPlan, planner: LevelsPlanner) {
   const { groups, rowsBefore, rowsAfter, stateGroupsChanged, groupsWritten } = counts;
-  const { rowsDeleted, rowsInserted, groupsPassedThrough, contradictoryGroups } = counts;
+  const { rowsDeleted, rowsInserted, groupsPassedThrough, contradictory } = counts;
   const { forcedResets, forcedResetRows } = planner;
   return {
     groups,
@@ -39,7 +39,7 @@ function countsOf({ counts }: RoomPlan, planner: LevelsPlanner) {
     rowsDeleted,
     rowsInserted,
     groupsPassedThrough,
-    contradictoryGroups,
+    contradictoryGroups: contradictory.count,
     forcedResets,
     forcedResetRows,
   };

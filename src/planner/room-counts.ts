@@ -1,10 +1,9 @@
 import { IN_RANGE } from '../sources/group-table.js';
+import { GroupCount } from '../report/some-groups.js';
 import type { Hops } from '../report/statistics.js';
 import type { EntryPool } from '../state/entry-pool.js';
 import type { GroupRows } from '../state/row-parser.js';
 import type { Plan } from './planner.js';
-
-const EXAMPLES = 5;
 
 /** What a room's plan counts on its way. Rows are rows of `state_groups_state`. */
 export class RoomCounts {
@@ -18,12 +17,10 @@ export class RoomCounts {
   rowsDeleted = 0;
   rowsInserted = 0;
   groupsPassedThrough = 0;
-  /** Groups with two events for one key: how many, and the first. */
-  contradictoryGroups = 0;
-  readonly contradictoryExamples: number[] = [];
-  /** Groups with neither rows nor an edge: how many, and the first. */
-  emptyGroups = 0;
-  readonly emptyExamples: number[] = [];
+  /** Groups with two events for one key. */
+  readonly contradictory = new GroupCount();
+  /** Groups with neither rows nor an edge. */
+  readonly empty = new GroupCount();
   readonly hopsBefore = new HopCounts();
   readonly hopsAfter = new HopCounts();
 
@@ -31,16 +28,6 @@ export class RoomCounts {
     readonly entries: EntryPool,
     readonly roomLength: number,
   ) {}
-
-  contradictory(stateGroup: number): void {
-    this.contradictoryGroups++;
-    if (this.contradictoryExamples.length < EXAMPLES) this.contradictoryExamples.push(stateGroup);
-  }
-
-  empty(stateGroup: number): void {
-    this.emptyGroups++;
-    if (this.emptyExamples.length < EXAMPLES) this.emptyExamples.push(stateGroup);
-  }
 
   /** A group that is not planned on, in range or only read for others. */
   passThrough(flags: number): void {

@@ -151,7 +151,7 @@ export class RoomPlan extends Transform {
       this.#readable(index, stored, rows);
     } else {
       this.#stateOf[index] = UNKNOWN;
-      if (readable) this.counts.contradictory(ids[index]);
+      if (readable) this.counts.contradictory.add(ids[index]);
       this.counts.passThrough(flags[index]);
       this.#keep(index, rows);
     }
@@ -171,10 +171,10 @@ export class RoomPlan extends Transform {
     this.#fingerprints?.stored(state, stored, rows.entries, rows.length);
     states.hopsBefore[state] = stored === NO_STATE ? 1 : states.hopsBefore[stored] + 1;
 
-    const { flags: allFlags, ids } = this.#source.groups;
-    const flags = allFlags[index];
+    const { groups } = this.#source;
+    const flags = groups.flags[index];
     if ((flags & IN_RANGE) !== 0 && stored === NO_STATE && rows.rows === 0) {
-      this.counts.empty(ids[index]);
+      this.counts.empty.add(groups.ids[index]);
     }
     if ((flags & IN_RANGE) === 0 || (flags & FROZEN) !== 0) {
       states.hopsAfter[state] = stored === NO_STATE ? 1 : states.hopsAfter[stored] + 1;

@@ -1,5 +1,6 @@
 import type { Progress } from '../compress.js';
 import { InputError } from '../errors.js';
+import { GroupCount, type SomeGroups } from '../report/some-groups.js';
 import { IN_RANGE } from '../sources/group-table.js';
 import { IdFinder } from '../sources/id-list.js';
 import type { RoomSource } from '../sources/room-source.js';
@@ -7,14 +8,7 @@ import { NO_STATE } from '../state/live-states.js';
 import { differenceOf, type StateDifference } from './state-difference.js';
 import { RoomStates, SharedStates, UNKNOWN } from './room-states.js';
 
-const EXAMPLES = 5;
 const NOTHING = new Int32Array(0);
-
-/** Some state groups: how many, and the first of them. */
-export interface SomeGroups {
-  readonly count: number;
-  readonly examples: readonly number[];
-}
 
 /** What comparing two sources of a room gave. */
 export interface Comparison {
@@ -193,14 +187,5 @@ class Side {
       if (this.isOfRoom(group) && other.indexOf(id) < 0) missing.add(id);
     });
     return missing;
-  }
-}
-
-class GroupCount implements SomeGroups {
-  count = 0;
-  readonly examples: number[] = [];
-
-  add(stateGroup: number): void {
-    if (this.count++ < EXAMPLES) this.examples.push(stateGroup);
   }
 }
