@@ -4,7 +4,7 @@ import type pg from 'pg';
 import { BusyError, DatabaseError } from '../errors.js';
 import { connect, dropConnection } from '../sources/postgres/connect.js';
 import { parseConnection } from '../sources/postgres/connection-settings.js';
-import { isLost } from '../sources/postgres/database-errors.js';
+import { lossBehind } from '../sources/postgres/database-errors.js';
 import { closing } from '../sources/postgres/postgres-source.js';
 import { DEFINE_GIVING_WAY } from './giving-way.js';
 import { PRIVILEGES, rewriteError } from './rewrite-errors.js';
@@ -120,9 +120,9 @@ export class WriterSession {
     try {
       return await WriterSession.#setUp(client, settings);
     } catch (error) {
-      const { cause } = error as Error;
-      if (!(cause instanceof Error && isLost(cause))) throw error;
-      return WriterSession.#openAgain(cause, settings);
+      const loss = lossBehind(error);
+      if (loss === undefined) throw error;
+      return WriterSession.#openAgain(loss, settings);
     }
   }
 

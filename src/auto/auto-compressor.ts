@@ -1,7 +1,7 @@
 import { Rewriter } from '../apply/rewriter.js';
 import { vacuum } from '../apply/table-space.js';
 import { BusyError, DatabaseError, OutputError, UsageError } from '../errors.js';
-import { codeOf, isLost } from '../sources/postgres/database-errors.js';
+import { codeOf, lossBehind } from '../sources/postgres/database-errors.js';
 import type { AutoSettings, AutoSummary } from './auto-settings.js';
 import {
   createTables,
@@ -193,7 +193,7 @@ class AutoCompressor {
         if (error instanceof DatabaseError) {
           // Waits for a server that is restarted; one that is gone ends the run.
           await this.#rewriter?.transaction(async () => {});
-          if (attempt === 1 && error.cause instanceof Error && isLost(error.cause)) continue;
+          if (attempt === 1 && lossBehind(error) !== undefined) continue;
         }
         const reason = error instanceof Error ? error.message : String(error);
         this.#failed.push({ room, reason });

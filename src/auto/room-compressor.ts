@@ -74,10 +74,7 @@ export class RoomCompressor {
    */
   async compress(room: string, settings: AdaptiveSettings): Promise<boolean> {
     const { log } = this.#settings;
-    const source = await this.#open(room, {}).catch((error: unknown) => {
-      if (error instanceof RoomNotFoundError) return undefined;
-      throw error;
-    });
+    const source = await this.#openIfThere(room, {});
     if (source === undefined) {
       log('info', `Room '${room}' has gone meanwhile.`, { room });
       return false;
@@ -121,10 +118,7 @@ export class RoomCompressor {
       ...(lastCompressed !== undefined && { minStateGroup: lastCompressed }),
     };
     const heads = levels.flatMap(({ head }) => (head === undefined ? [] : [head]));
-    const source = await this.#open(room, range, [...new Set(heads)]).catch((error: unknown) => {
-      if (error instanceof RoomNotFoundError) return undefined;
-      throw error;
-    });
+    const source = await this.#openIfThere(room, range, [...new Set(heads)]);
     if (source === undefined) return false;
     if (stale !== undefined) {
       log(
@@ -172,6 +166,20 @@ export class RoomCompressor {
       `Room '${room}': ${rowsBefore} rows could be ${rowsAfter}, by rewriting ${groupsToWrite} state groups.`,
       { room, rowsBefore, rowsAfter, groupsToWrite },
     );
+  }
+
+  /** Undefined if the room has no state groups in range. */
+  async #openIfThere(
+    room: string,
+    range: GroupRange,
+    bases: readonly number[] = [],
+  ): Promise<RoomSource | undefined> {
+    try {
+      return await this.#open(room, range, bases);
+    } catch (error) {
+      if (error instanceof RoomNotFoundError) return undefined;
+      throw error;
+    }
   }
 
   #open(room: string, range: GroupRange, bases: readonly number[] = []): Promise<RoomSource> {

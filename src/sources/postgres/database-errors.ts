@@ -128,6 +128,13 @@ export function isLost(error: Error): boolean {
   );
 }
 
+/** The loss of a connection that the error tells of, if it tells of one. */
+export function lossBehind(error: unknown): Error | undefined {
+  if (!(error instanceof DatabaseError)) return undefined;
+  const { cause } = error;
+  return cause instanceof Error && isLost(cause) ? cause : undefined;
+}
+
 function statementFailed(cause: Error, doing: string): string {
   const code = codeOf(cause);
   const { message } = cause;
