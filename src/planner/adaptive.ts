@@ -7,7 +7,7 @@ import { LACKS_KEY, OVER_LIMIT } from '../state/state-trie.js';
 import { ReachableStates } from './reachable-states.js';
 
 /** Branches whose heads and ancestors are looked at; measured in docs/algorithm.md. */
-const BRANCHES = 128;
+const BRANCHES = 256;
 /** So many of these may have no hops left: only the ancestors of such a head can still serve. */
 const FULL_BRANCHES = 4;
 /**
