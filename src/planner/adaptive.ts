@@ -206,12 +206,15 @@ export class AdaptivePlanner implements Planner {
     this.#bestPrice = size / this.#worth(limit);
     this.#unendingPrice = size / limit ** 2;
     this.#beatsSnapshot = stored !== NO_STATE || this.#hopsNeeded === 0;
+    // A group that fits where it is stored moves only for fewer rows.
+    const fits = stored !== NO_STATE && limit > states.hopsAfter[stored];
+    const cheaper = fits ? states.neededRows[state] - 1 : size;
     if (stored !== NO_STATE) {
       // Once a room is compressed the stored base fits, and its ancestors are neighbours like others.
       this.#look(states, state, stored, 0, limit, size);
-      this.#climb(states, state, stored, limit, this.#mostRows(size));
+      this.#climb(states, state, stored, limit, Math.min(cheaper, this.#mostRows(size)));
     }
-    const most = this.#mostRows(size);
+    const most = Math.min(cheaper, this.#mostRows(size));
     for (let i = this.#headCount - 1; i >= 0; i--) {
       this.#climb(states, state, this.#heads[i], limit, most);
     }
