@@ -315,6 +315,13 @@ describe('an input that is not as it should be', () => {
   const longRow = Buffer.from(row);
   longRow.writeInt32BE(2 ** 30, 14);
 
+  const tarred = (text: string): Buffer => {
+    const header = Buffer.alloc(512);
+    header.write('state_groups_state.copy');
+    header.write('ustar\x0000', 257);
+    return Buffer.concat([header, Buffer.from(text.padEnd(512, '\0'))]);
+  };
+
   const cases: readonly [what: string, bytes: Buffer | string, message: RegExp][] = [
     ['COPY text with a byte order mark', `\ufeff${copyRow}`, /byte order mark.* tail -c \+4/],
     ['COPY text with a header', `state_group\troom_id\n${copyRow}`, /names of its.* tail -n \+2/],
@@ -325,6 +332,8 @@ describe('an input that is not as it should be', () => {
     ],
     ['UTF-16', Buffer.from(`\ufeff${copyRow}`, 'utf16le'), /is in UTF-16\. .*iconv/],
     ['packed twice', zlib.gzipSync(zlib.gzipSync(copyRow)), /packed with gzip twice\. .*gunzip -c/],
+    ['tar', tarred(copyRow), /files that tar made\. .*tar -xf/],
+    ['SQLite', `SQLite format 3\0\x10\0\n`, /database of SQLite\. .*synapse_port_db/],
     ['CSV: a quote inside a field', `${csvRow}1,!a:x,t,k"k,$1\n`, /^Line 2 of .* quote inside/],
     [
       'CSV: text behind a quote',

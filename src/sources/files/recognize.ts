@@ -96,6 +96,10 @@ const MAGICS: readonly (readonly [magic: string, advice: string])[] = [
   ['BZh', packed('bzip2', 'bzip2 -dc')],
   ['\x04\x22\x4d\x18', packed('lz4', 'lz4 -dc')],
   ['PK\x03\x04', packed('zip', 'unzip -p')],
+  [
+    'SQLite format 3\0',
+    'It is a database of SQLite. Only tables of Postgres can be compressed: port the homeserver with synapse_port_db first.',
+  ],
   // What is packed once was unpacked.
   ['\x1f\x8b', packed('gzip twice', 'gunzip -c')],
   ['\x28\xb5\x2f\xfd', packed('zstd inside', 'zstd -dc')],
@@ -109,8 +113,14 @@ const MAGICS: readonly (readonly [magic: string, advice: string])[] = [
 const CSV_WITH_TABS =
   'It is CSV with tabs between the fields, of which only CSV with commas is read. Export the table again, with COPY state_groups_state TO STDOUT.';
 
+/** POSIX tar has this behind the name of its first file. */
+const TAR = { magic: 'ustar', at: 257 };
+
 function adviceFor(head: Buffer): string | undefined {
-  return MAGICS.find(([magic]) => beginsWith(head, magic))?.[1];
+  const known = MAGICS.find(([magic]) => beginsWith(head, magic));
+  if (known !== undefined) return known[1];
+  if (!beginsWith(head.subarray(TAR.at), TAR.magic)) return undefined;
+  return 'It is an archive of files that tar made. Unpack it into a folder: tar -xf FILE -C FOLDER, and give that with -i.';
 }
 
 function archive(option: string): string {
