@@ -131,6 +131,61 @@ test('all rooms from a database give what each room gives by itself, and keep ev
   expectSameStates(await readAllStates(db), states);
 });
 
+/** Rooms of so many groups; only those of 200 and fewer are read together. */
+const LENGTHS = [200, 201];
+
+test('all rooms from a database give what each gives by itself, whatever leads from one to another', async (t) => {
+  const db = await (await testPostgres()).createDatabase({ schema: 'synapse' });
+  t.after(() => db.drop());
+  // Edges may come twice here.
+  await db.query(
+    'DROP INDEX state_group_edges_unique_idx; CREATE INDEX ON state_group_edges (state_group)',
+  );
+  const folder = await temporaryFolder(t);
+  const from = { dsn: db.url, env: {} };
+  const withoutTime = (sql: string) => sql.replaceAll(/^-- The tables are as they were.*$/gm, '');
+  await fc.assert(
+    fc.asyncProperty(databases, async ({ names, groups, edges, rows }) => {
+      const lines: Row[] = [];
+      const links: Row[] = [];
+      for (const length of LENGTHS) {
+        const first = length * 1000;
+        const ids = Array.from({ length }, (_, i) => String(first + i));
+        lines.push(...ids.map((id): Row => [id, `!${length}'`, '$e']));
+        links.push(...ids.slice(1).map((id): Row => [id, String(Number(id) - 1)]));
+        links.push([ids[0], edges[0]?.[0] ?? '1'], [groups[0][0], ids[9]]);
+      }
+      await db.query('TRUNCATE state_groups, state_group_edges, state_groups_state');
+      for (const [table, list] of [
+        ['state_groups', [...groups, ...lines]],
+        ['state_group_edges', [...edges, ...links]],
+        ['state_groups_state', rows],
+      ] as const) {
+        await db.copyIn(table, Readable.from([Buffer.from(copyText(list))]));
+      }
+      let expected = '';
+      for (const room of [...LENGTHS.map((length) => `!${length}'`), ...names]) {
+        if (![...groups, ...lines].some(([, name]) => name === room)) continue;
+        expected += await alone(await openPostgresSource({ ...from, room, range: {} }));
+      }
+      const sql = await allAtOnce(await openPostgresRooms(from), folder);
+      assert.equal(withoutTime(sql), withoutTime(expected));
+    }),
+    { numRuns: 20 },
+  );
+});
+
+test('rooms with ancestors elsewhere are read one after the other, however many', async (t) => {
+  const db = await (await testPostgres()).createDatabase({ schema: 'synapse' });
+  t.after(() => db.drop());
+  await db.query(`
+    INSERT INTO state_groups SELECT id, '!room' || id, '$e' FROM generate_series(1, 12) AS id;
+    INSERT INTO state_group_edges SELECT id, id + 100 FROM state_groups`);
+  const { code, stderr } = await runCli(['-p', db.url, '--all-rooms']);
+  assert.equal(code, 0, stderr);
+  assert.match(stderr, /Number of rooms: 12,/);
+});
+
 for (const source of ['files', 'Postgres']) {
   test(`a room whose data is wrong is left out, told, and the rest is done, from ${source}`, async (t) => {
     const folder = await temporaryFolder(t);

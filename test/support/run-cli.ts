@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
@@ -41,6 +42,8 @@ export async function runCli(
     once(child, 'close') as Promise<[number | null]>,
     stdin !== undefined && feed(child.stdin!, stdin),
   ]);
+  // What Node itself warns of, such as too many listeners, is no operator's.
+  assert.doesNotMatch(stderr, /^\(node:\d+\) /m);
   return { code, stdout, stderr };
 }
 

@@ -1,7 +1,8 @@
+import { once } from 'node:events';
 import type pg from 'pg';
 import { GroupTableBuilder } from '../group-table.js';
 import type { GroupTable } from '../group-table.js';
-import { IdFinder, IdList } from '../id-list.js';
+import { IdFinder, IdList, indexOfId } from '../id-list.js';
 import type { GroupRange } from '../room-source.js';
 import { CopyOut } from './copy-out.js';
 import { IdReader, idOf } from './id-reader.js';
@@ -12,13 +13,24 @@ import {
   edgesToStatement,
   FIRST_AND_LAST,
   GROUPS_PER_STATEMENT,
+  groupsOfRoomsStatement,
   groupsStatement,
 } from './statements.js';
 
 const HEADERS_PER_BATCH = 1000;
 /** Ids that are looked through first for each group that is asked for. */
 const FIRST_SPAN = 4;
+/** Rooms of more groups are not read with others. */
+const SMALL_ROOM = 200;
 const SMALLEST_BIGINT = '-9223372036854775808';
+
+/** A room and its groups in range, ascending; where the range begins, and groups below it that are wanted. */
+interface RoomGroups {
+  readonly room: string;
+  readonly ids: Float64Array;
+  readonly above?: number | undefined;
+  readonly bases?: readonly number[];
+}
 
 /**
  * Reads the headers of a room's groups in range, of `bases` below it, of the ancestors of both, and of
@@ -38,18 +50,75 @@ export async function readHeaders(
 ): Promise<GroupTable | undefined> {
   const ids = await readGroups(client, room, range);
   if (ids.length === 0) return undefined;
-  const builder = new GroupTableBuilder(ids);
-  const inRange = [room, String(range.minStateGroup ?? SMALLEST_BIGINT), String(ids.at(-1))];
-  await readEdges(client, ids, edgesStatement, (group, prev) => builder.addEdge(group, prev));
-  const read = new Set<number>();
-  const successors = await readOutsideSuccessors(client, ids);
-  if (successors.length > 0) {
-    await readBeside(client, builder, DESCENDANTS, successors, inRange, read);
+  const [table] = await readTables(client, [{ room, ids, above: range.minStateGroup, bases }]);
+  return table;
+}
+
+/**
+ * Reads the headers of up to 256 rooms in as few statements as those of one: to ask for a small room takes
+ * longer than to read it. Undefined for a room of more than 200 groups.
+ *
+ * @throws as `readHeaders`
+ */
+export async function readSmallRooms(
+  client: pg.Client,
+  rooms: readonly string[],
+): Promise<(GroupTable | undefined)[]> {
+  const groups = rooms.map((): number[] => []);
+  await copyPairs(client, groupsOfRoomsStatement(rooms, SMALL_ROOM + 1), (number, id) => {
+    groups[number - 1].push(id);
+  });
+  const small = groups.flatMap((ids, i) =>
+    ids.length > SMALL_ROOM ? [] : [{ room: rooms[i], ids: Float64Array.from(ids).sort() }],
+  );
+  const tables = (await readTables(client, small)).values();
+  return groups.map(({ length }) => (length > SMALL_ROOM ? undefined : tables.next().value));
+}
+
+async function readTables(client: pg.Client, rooms: readonly RoomGroups[]): Promise<GroupTable[]> {
+  const ids = allIds(rooms);
+  const builders = rooms.map((room) => new GroupTableBuilder(room.ids));
+  const roomOf = roomFinder(rooms, ids);
+  await copyEdges(client, ids, edgesStatement, (group, prev) => {
+    builders[roomOf(group)].addEdge(group, prev);
+  });
+  // Groups out of range that have one in range as predecessor.
+  const successors = rooms.map(() => new IdList());
+  const roomOfPrev = roomFinder(rooms, ids);
+  await copyEdges(client, ids, edgesToStatement, (group, prev) => {
+    const room = roomOfPrev(prev);
+    if (roomOf(group) !== room) successors[room].add(group);
+  });
+  for (const [i, { room, ids: own, above, bases = [] }] of rooms.entries()) {
+    const builder = builders[i];
+    const inRange = [room, String(above ?? SMALLEST_BIGINT), String(own.at(-1))];
+    const read = new Set<number>();
+    const below = successors[i].sorted();
+    if (below.length > 0) await readBeside(client, builder, DESCENDANTS, below, inRange, read);
+    bases.forEach((id) => builder.keepBase(id));
+    const outside = [...bases, ...builder.missingPredecessors()];
+    if (outside.length > 0) await readBeside(client, builder, ANCESTORS, outside, inRange, read);
   }
-  bases.forEach((id) => builder.keepBase(id));
-  const outside = [...bases, ...builder.missingPredecessors()];
-  if (outside.length > 0) await readBeside(client, builder, ANCESTORS, outside, inRange, read);
-  return builder.finish();
+  return builders.map((builder) => builder.finish());
+}
+
+/** The groups of all rooms, ascending. */
+function allIds(rooms: readonly RoomGroups[]): Float64Array {
+  if (rooms.length === 1) return rooms[0].ids;
+  return Float64Array.from(rooms.flatMap(({ ids }) => [...ids])).sort();
+}
+
+/** A function that gives the place among `rooms` of the one that a group is in range of, or -1. */
+function roomFinder(rooms: readonly RoomGroups[], ids: Float64Array): (group: number) => number {
+  const places = new Uint8Array(ids.length);
+  rooms.forEach((room, place) => {
+    if (place > 0) room.ids.forEach((id) => (places[indexOfId(ids, id)] = place));
+  });
+  const finder = new IdFinder(ids);
+  return (group) => {
+    const index = finder.indexOf(group);
+    return index < 0 ? -1 : places[index];
+  };
 }
 
 /**
@@ -86,34 +155,31 @@ async function readGroups(
   }
 }
 
-async function readEdges(
+async function copyEdges(
   client: pg.Client,
   ids: Float64Array,
   statementOf: (ids: Float64Array) => string,
   onEdge: (group: number, prev: number) => void,
 ): Promise<void> {
   for (let start = 0; start < ids.length; start += GROUPS_PER_STATEMENT) {
-    const statement = statementOf(ids.subarray(start, start + GROUPS_PER_STATEMENT));
-    let group: number | undefined;
-    await copyIds(client, statement, (id) => {
-      if (group === undefined) {
-        group = id;
-      } else {
-        onEdge(group, id);
-        group = undefined;
-      }
-    });
+    await copyPairs(client, statementOf(ids.subarray(start, start + GROUPS_PER_STATEMENT)), onEdge);
   }
 }
 
-/** The groups out of range that have one in range as predecessor, ascending. */
-async function readOutsideSuccessors(client: pg.Client, ids: Float64Array): Promise<Float64Array> {
-  const inRange = new IdFinder(ids);
-  const outside = new IdList();
-  await readEdges(client, ids, edgesToStatement, (group) => {
-    if (!inRange.has(group)) outside.add(group);
+async function copyPairs(
+  client: pg.Client,
+  statement: string,
+  onPair: (first: number, second: number) => void,
+): Promise<void> {
+  let first: number | undefined;
+  await copyIds(client, statement, (id) => {
+    if (first === undefined) {
+      first = id;
+    } else {
+      onPair(first, id);
+      first = undefined;
+    }
   });
-  return outside.sorted();
 }
 
 async function copyIds(
@@ -145,7 +211,6 @@ async function readBeside(
   inRange: readonly string[],
   read: Set<number>,
 ): Promise<void> {
-  const lost = lossOf(client);
   const { default: QueryStream } = await import('pg-query-stream');
   const rows = client.query(
     new QueryStream(statement, [`{${ids.join(',')}}`, ...inRange], {
@@ -155,29 +220,31 @@ async function readBeside(
     }),
   );
   const iterator = (rows as AsyncIterable<HeaderRow>)[Symbol.asyncIterator]();
-  for (;;) {
-    const next = await Promise.race([iterator.next(), lost]);
-    if (next.done === true) return;
-    const [id, ofRoom, predecessors] = next.value;
-    const group = idOf(id);
-    // Groups between two that are in range are found from both.
-    if (read.has(group)) continue;
-    read.add(group);
-    builder.addAncestor(group, REASONS[ofRoom ?? 'none']);
-    if (predecessors !== '{}') {
+  const end = new AbortController();
+  const lost = lossOf(client, end.signal);
+  lost.catch(() => {});
+  try {
+    for (;;) {
+      const next = await Promise.race([iterator.next(), lost]);
+      if (next.done === true) return;
+      const [id, ofRoom, predecessors] = next.value;
+      const group = idOf(id);
+      // Groups between two that are in range are found from both.
+      if (read.has(group)) continue;
+      read.add(group);
+      builder.addAncestor(group, REASONS[ofRoom ?? 'none']);
+      if (predecessors === '{}') continue;
       for (const prev of predecessors.slice(1, -1).split(',')) builder.addEdge(group, idOf(prev));
     }
+  } finally {
+    end.abort();
   }
 }
 
 /** Rejects when the connection ends: a cursor that it takes along waits for ever for an answer to its close. */
-function lossOf(client: pg.Client): Promise<never> {
-  const lost = new Promise<never>((_resolve, reject) => {
-    client.once('end', () => reject(new Error('Connection terminated unexpectedly')));
-  });
-  // The connection also ends when all is done.
-  lost.catch(() => {});
-  return lost;
+async function lossOf(client: pg.Client, signal: AbortSignal): Promise<never> {
+  await once(client, 'end', { signal });
+  throw new Error('Connection terminated unexpectedly');
 }
 
 /** Id, whether it is of the room, and predecessors, as Postgres writes them. */

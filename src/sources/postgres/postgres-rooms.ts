@@ -6,9 +6,13 @@ import type { RoomSource } from '../room-source.js';
 import { connect } from './connect.js';
 import { parseConnection } from './connection-settings.js';
 import { statementError } from './database-errors.js';
-import { closing, readRoom, type PostgresSourceSettings } from './postgres-source.js';
+import { readHeaders, readSmallRooms } from './headers.js';
+import { closing, roomSource, type PostgresSourceSettings } from './postgres-source.js';
 import { beginSnapshot } from './snapshot.js';
 import { storedTables } from './table-input.js';
+
+/** Small rooms whose headers are read at once. */
+const ROOMS_AT_ONCE = 100;
 
 /** The ids of all rooms, one look into the index each, instead of one at each group. */
 const ROOMS = `
@@ -57,37 +61,51 @@ async function* roomsOf(
   names: readonly Buffer[],
   signal: AbortSignal | undefined,
 ): AsyncGenerator<RoomToOpen, void, undefined> {
-  for (const bytes of names) {
-    const name = bytes.toString();
-    yield { name, open: () => openRoom(client, snapshotTime, name, signal) };
-    signal?.throwIfAborted();
+  for (let start = 0; start < names.length; start += ROOMS_AT_ONCE) {
+    const rooms = names.slice(start, start + ROOMS_AT_ONCE).map((bytes) => bytes.toString());
+    const tables = await reading(`rooms '${rooms[0]}' to '${rooms.at(-1)}'`, signal, () =>
+      readSmallRooms(client, rooms),
+    );
+    for (const [i, name] of rooms.entries()) {
+      const open = async (): Promise<RoomSource> => {
+        const groups =
+          tables[i] ??
+          (await reading(`room '${name}'`, signal, () => readHeaders(client, name, {})));
+        return oneOfMany(roomSource(client, snapshotTime, name, groups!, signal));
+      };
+      yield { name, open };
+      signal?.throwIfAborted();
+    }
   }
 }
 
-async function openRoom(
-  client: pg.Client,
-  snapshotTime: Date,
-  room: string,
+async function reading<T>(
+  what: string,
   signal: AbortSignal | undefined,
-): Promise<RoomSource> {
+  read: () => Promise<T>,
+): Promise<T> {
   try {
-    const source = await readRoom(client, snapshotTime, { room, range: {}, signal });
-    let rows: Readable | undefined;
-    return {
-      ...source,
-      rows() {
-        rows = source.rows();
-        // A COPY that is broken off takes the connection with it, and the snapshot.
-        return Readable.from(rows.iterator({ destroyOnReturn: false }), { objectMode: false });
-      },
-      async close() {
-        if (rows === undefined || rows.closed) return;
-        rows.resume();
-        await finished(rows);
-      },
-    };
+    return await read();
   } catch (error) {
     signal?.throwIfAborted();
-    throw statementError(error, `while the state groups of room '${room}' were read`);
+    throw statementError(error, `while the state groups of ${what} were read`);
   }
+}
+
+/** Leaves the connection to the rooms that follow. */
+function oneOfMany(source: RoomSource): RoomSource {
+  let rows: Readable | undefined;
+  return {
+    ...source,
+    rows() {
+      rows = source.rows();
+      // A COPY that is broken off takes the connection with it, and the snapshot.
+      return Readable.from(rows.iterator({ destroyOnReturn: false }), { objectMode: false });
+    },
+    async close() {
+      if (rows === undefined || rows.closed) return;
+      rows.resume();
+      await finished(rows);
+    },
+  };
 }

@@ -2,6 +2,7 @@ import { addAbortSignal } from 'node:stream';
 import type pg from 'pg';
 import { RoomNotFoundError } from '../../errors.js';
 import { describeIrregularities } from '../describe-irregularities.js';
+import type { GroupTable } from '../group-table.js';
 import type { GroupRange, RoomSource } from '../room-source.js';
 import { connect, dropConnection } from './connect.js';
 import { parseConnection } from './connection-settings.js';
@@ -63,12 +64,12 @@ export async function openPostgresSource(settings: PostgresSourceSettings): Prom
 }
 
 /**
- * Reads a room's headers in the snapshot of `client`; its rows are to be read before anything else is.
+ * Reads a room's headers in the snapshot of `client`.
  *
  * @throws RoomNotFoundError if the room has no state groups in range, DatabaseError for an id beyond
  *   2^53 - 1; errors of the server and of the connection as they are
  */
-export async function readRoom(
+async function readRoom(
   client: pg.Client,
   snapshotTime: Date,
   settings: Omit<PostgresSourceSettings, 'dsn' | 'env'>,
@@ -76,6 +77,17 @@ export async function readRoom(
   const { room, range, signal } = settings;
   const groups = await readHeaders(client, room, range, settings.bases);
   if (groups === undefined) throw await notFound(client, room, range);
+  return roomSource(client, snapshotTime, room, groups, signal);
+}
+
+/** A room whose headers were read in the snapshot of `client`; its rows are to be read before anything else is. */
+export function roomSource(
+  client: pg.Client,
+  snapshotTime: Date,
+  room: string,
+  groups: GroupTable,
+  signal: AbortSignal | undefined,
+): RoomSource {
   return {
     room,
     groups,

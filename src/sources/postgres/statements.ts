@@ -90,6 +90,13 @@ export function groupsStatement(
   return `SELECT id FROM state_groups WHERE room_id = ${escapeLiteral(room)}${above}${upTo}`;
 }
 
+/** Of each room its place among `rooms`, from 1 on, and the ids of its groups, at most `limit` of them. */
+export function groupsOfRoomsStatement(rooms: readonly string[], limit: number): string {
+  return `SELECT r.place, g.id
+    FROM unnest(ARRAY[${rooms.map((room) => escapeLiteral(room)).join(',')}]) WITH ORDINALITY AS r (room, place)
+      CROSS JOIN LATERAL (SELECT id FROM state_groups WHERE room_id = r.room LIMIT ${limit}) AS g`;
+}
+
 /** The edges of groups, in any order. */
 export function edgesStatement(ids: Float64Array): string {
   return `SELECT e.state_group, e.prev_state_group
