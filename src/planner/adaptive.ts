@@ -58,10 +58,10 @@ export interface AdaptiveSettings {
  * and a base found for one serves its neighbours.
  *
  * What is looked at depends on the new tree alone, and among equals the stored predecessor comes first. A
- * group that fits where it is stored moves only for what costs fewer rows and is the best for a branch
- * without end, which a base for one that ends never costs more than; and a stored snapshot gives way only
- * where some base would be better than it for a branch without end. So a room that was compressed with the
- * same settings stays as it is, though its branches end elsewhere then.
+ * group that fits where it is stored moves only to the best, for a branch without end, of what costs fewer
+ * rows: nothing is, where the stored base was the best for a branch that ends. And a stored snapshot gives
+ * way only where some base would be better than it for a branch without end. So a room that was compressed
+ * with the same settings stays as it is, though its branches end elsewhere then.
  *
  * Memory: the heads, the groups that others are still to be stored on, and the ancestors of both, at
  * most `maxHops` each, which share what is equal.
