@@ -59,6 +59,7 @@ test('stale bookkeeping heals itself, and every state stays', async (t) => {
     CREATE TABLE kept_groups AS TABLE state_groups; CREATE TABLE kept_edges AS TABLE state_group_edges;
     CREATE TABLE kept_rows AS TABLE state_groups_state; CREATE TABLE kept_levels AS TABLE state_compressor_state;
     CREATE TABLE kept_progress AS TABLE state_compressor_progress`);
+  const states = await readAllStates(db, ROOM);
   for (const [name, [sql, said]] of Object.entries(STALE)) {
     await db.query(`
       TRUNCATE state_groups, state_group_edges, state_groups_state, state_compressor_state,
@@ -68,13 +69,14 @@ test('stale bookkeeping heals itself, and every state stays', async (t) => {
       INSERT INTO state_compressor_progress TABLE kept_progress;
       INSERT INTO state_compressor_total_progress VALUES ('X', 0)`);
     await db.query(sql);
-    const before = await readAllStates(db);
+    // With a group its rows are gone, which others read through it.
+    const before = name === 'a head that is gone' ? await readAllStates(db, ROOM) : states;
     const { failed, lines } = await run(db, { ...LEVELS, rooms: [ROOM] });
     assert.deepEqual(failed, [], name);
     const warned = lines.filter((line) => /stale|Forgot/.test(line));
     if (said === undefined) assert.deepEqual(warned, [], name);
     else assert.match(warned.join('\n'), said, name);
-    expectSameStates(await readAllStates(db), before);
+    expectSameStates(await readAllStates(db, ROOM), before);
     const tables = await readTables(db);
     assert.match(tables['state_compressor_progress'], /^!room1:example.org\t14464\n$/, name);
     await assertConsistent(db);

@@ -108,7 +108,7 @@ test('a signal ends a run after the transaction under way, and the next one goes
   const db = await goldenDatabase(t);
   const child = spawn(
     process.execPath,
-    [AUTO_CLI, '-p', db.url, '-c', '20', '-l', '100,50,25', '--log-format', 'json'],
+    [AUTO_CLI, '-p', db.url, '-c', '50', '-l', '100,50,25', '--log-format', 'json'],
     { stdio: ['ignore', 'ignore', 'pipe'] },
   );
   const ended = once(child, 'exit') as Promise<[number | null]>;
@@ -124,9 +124,9 @@ test('a signal ends a run after the transaction under way, and the next one goes
     'SELECT count(*) FROM state_compressor_progress',
   );
   assert.ok(Number(rows[0].count) < GOLDEN_ROOMS.length);
-  await run(db, { ...LEVELS, chunkSize: 20 });
+  await run(db, { ...LEVELS, chunkSize: 50 });
   const uninterrupted = await goldenDatabase(t);
-  await run(uninterrupted, { ...LEVELS, chunkSize: 20 });
+  await run(uninterrupted, { ...LEVELS, chunkSize: 50 });
   assert.deepEqual(await readTables(db), await readTables(uninterrupted));
 });
 
