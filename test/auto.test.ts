@@ -8,6 +8,8 @@ import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { setTimeout } from 'node:timers/promises';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { Rewriter } from '../src/apply/rewriter.js';
 import { BusyError } from '../src/errors.js';
 import {
@@ -309,6 +311,21 @@ test('a time budget ends a run, which is no failure', async (t) => {
   assert.equal(code, 0, stderr);
   assert.match(stderr, /^Vacuumed the tables\.$/m);
   assert.match(stderr, /^Done after .*: in 3 rooms \d+ rows were saved/m);
+});
+
+test('a time budget ends a run also after memory was collected', async (t) => {
+  const db = await goldenDatabase(t);
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as () => void;
+  let isLate = false;
+  const onProgress = (): void => {
+    if (isLate) return;
+    isLate = true;
+    collect();
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1600);
+  };
+  const summary = await run(db, { ...LEVELS, chunkSize: 20, timeBudget: 1500, onProgress });
+  assert.equal(summary.stoppedBy, 'time');
 });
 
 test('of a room that takes longer to plan than there is time, a part is compressed in each run', async (t) => {

@@ -42,6 +42,8 @@ class AutoCompressor {
   readonly #rewriter: Rewriter | undefined;
   readonly #compressor: RoomCompressor;
   readonly #started = performance.now();
+  /** Aborted at the end of the time budget; held here, as `AbortSignal.any` lets it be collected. */
+  readonly #timeIsUp: AbortSignal | undefined;
   /** Aborted by a signal or at the end of the time budget. */
   readonly #stop: AbortSignal;
   readonly #rooms = new Set<string>();
@@ -51,10 +53,8 @@ class AutoCompressor {
     const { signal, timeBudget } = settings;
     this.#settings = settings;
     this.#rewriter = rewriter;
-    this.#stop =
-      timeBudget === undefined
-        ? signal
-        : AbortSignal.any([signal, AbortSignal.timeout(timeBudget)]);
+    this.#timeIsUp = timeBudget === undefined ? undefined : AbortSignal.timeout(timeBudget);
+    this.#stop = this.#timeIsUp === undefined ? signal : AbortSignal.any([signal, this.#timeIsUp]);
     const lastMoment = this.#started + (timeBudget ?? Infinity);
     this.#compressor = new RoomCompressor(settings, rewriter, this.#stop, lastMoment);
   }
@@ -91,7 +91,7 @@ class AutoCompressor {
       rooms: this.#rooms.size,
       ...counts,
       failed: this.#failed,
-      stoppedBy: signal.aborted ? 'signal' : this.#stop.aborted ? 'time' : undefined,
+      stoppedBy: signal.aborted ? 'signal' : this.#timeIsUp?.aborted ? 'time' : undefined,
       seconds: (performance.now() - this.#started) / 1000,
     };
   }
