@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -9,6 +9,7 @@ import { test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import fc from 'fast-check';
+import pg from 'pg';
 import { applyChanges, nothingApplied } from '../src/apply/apply-changes.js';
 import { readChanges } from '../src/changes/read-changes.js';
 import type { RoomChange } from '../src/changes/room-change.js';
@@ -159,8 +160,10 @@ test('the command looks, applies, and a second time finds all done', async (t) =
   assert.equal(await rowsOf(db), stored - figures.rowsDeleted + figures.rowsInserted);
   expectSameStates(await readAllStates(db), states);
 
-  await writeFile(file, gzipSync(bytes));
-  const second = await apply(file);
+  // As the shell's <(gzip -c …) gives it.
+  const fifo = join(folder, 'fifo');
+  execFileSync('mkfifo', [fifo]);
+  const [second] = await Promise.all([apply(fifo), writeFile(fifo, gzipSync(bytes))]);
   assert.equal(second.code, 0, second.stderr);
   assert.match(second.stderr, /\nRewrote 0 state groups: /);
   assert.ok(second.stderr.includes(`As it should be already: ${figures.rewritten} state groups.`));
@@ -320,6 +323,46 @@ test('SIGINT lets the transaction end, and the rest is done by the next run', as
   assert.match(rest.stderr, /\nAs it should be already: \d+ state groups?\.\n/);
   assert.doesNotMatch(rest.stderr, /as stored/);
   expectSameStates(await readAllStates(db), states);
+});
+
+test('SIGINT ends a VACUUM, and it is said that all was applied', async (t) => {
+  const db = await database(t);
+  await loadTables(db, 'synapse');
+  const file = join(await temporaryFolder(t), 'changes.copy');
+  await writeFile(file, await planned(db, LARGE_ROOM));
+  const other = new pg.Client(db.url);
+  await other.connect();
+  // What another VACUUM holds; changes do not wait for it.
+  await other.query('BEGIN; LOCK TABLE state_groups_state IN SHARE UPDATE EXCLUSIVE MODE');
+  const child = spawn(process.execPath, [CLI, 'apply', file, '-p', db.url, '--vacuum'], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  const stderr = text(child.stderr);
+  const vacuums = async () => {
+    const { rows } = await db.query(
+      "SELECT FROM pg_stat_activity WHERE query LIKE 'VACUUM%' AND state = 'active' AND datname = current_database()",
+    );
+    return rows.length;
+  };
+  while ((await vacuums()) === 0) assert.equal(child.exitCode, null);
+  child.kill('SIGINT');
+  const [code] = (await once(child, 'close')) as [number];
+  assert.equal(code, 130, await stderr);
+  assert.match(
+    await stderr,
+    /Stopped by SIGINT\. All changes were applied, but what was to follow/,
+  );
+  assert.equal(await vacuums(), 0);
+  await other.end();
+});
+
+test('the figures do not take the place of the changes', async (t) => {
+  const db = await database(t);
+  const file = join(await temporaryFolder(t), 'changes.copy');
+  await writeFile(file, await script(await planRoom(db)));
+  const { code, stderr } = await runCli(['apply', file, '-p', db.url, '--stats-file', file]);
+  assert.equal(code, 2);
+  assert.match(stderr, /changes\.copy is read, and would be overwritten/);
 });
 
 test('a connection that is lost again and again is made again, and all is done in the end', async (t) => {

@@ -120,6 +120,10 @@ test('who may not make the tables is told, and who need not is not', async (t) =
     /may not make the tables .*CREATE TABLE state_compressor_state/s,
   );
   await run(db, { ...LEVELS, chunks: 1 });
+  await assert.rejects(
+    run(db, { dsn: url.href }),
+    /permission denied for table state_compressor_.* automatic runs need SELECT, INSERT/s,
+  );
   await db.query(`
     GRANT SELECT, INSERT, UPDATE, DELETE ON state_compressor_state, state_compressor_progress,
       state_compressor_total_progress TO ${role}`);

@@ -11,6 +11,7 @@ import { setTimeout } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { Rewriter } from '../src/apply/rewriter.js';
+import { nothingDone } from '../src/auto/auto-settings.js';
 import { BusyError } from '../src/errors.js';
 import {
   assertGolden,
@@ -326,6 +327,17 @@ test('a time budget ends a run also after memory was collected', async (t) => {
   };
   const summary = await run(db, { ...LEVELS, chunkSize: 20, timeBudget: 1500, onProgress });
   assert.equal(summary.stoppedBy, 'time');
+});
+
+test('what was done is told also where an error ends a run', async (t) => {
+  const db = await goldenDatabase(t);
+  const summary = nothingDone();
+  const log = (_level: string, message: string): void => {
+    if (!/to be compressed/.test(message)) throw new Error('The log is full.');
+  };
+  await assert.rejects(run(db, { log }, summary), /The log is full/);
+  assert.equal(summary.rooms, 1);
+  assert.ok(summary.rowsDeleted > 0 && summary.seconds > 0);
 });
 
 test('of a room that takes longer to plan than there is time, a part is compressed in each run', async (t) => {

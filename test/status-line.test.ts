@@ -39,6 +39,19 @@ test('a terminal has one line that is rewritten, at most ten times a second', (t
   assert.equal(written(), '');
 });
 
+test('the time that is left is that of the room which is under way', (t) => {
+  const clock = stoppedClock(t);
+  const { stream, written } = recorded(true, 80);
+  const status = new StatusLine(stream, 'xterm');
+  for (const room of [progress, { ...progress, totalGroups: 5 }, { ...progress, totalGroups: 5 }]) {
+    status.progress({ ...room, groups: 0 });
+    clock.advance(1000);
+    status.progress({ ...room, groups: 3 });
+  }
+  const shown = written().match(/\d+ s left/g);
+  assert.deepEqual(shown, ['1 s left', '1 s left', '1 s left']);
+});
+
 test('a line that stays takes the place of the progress', (t) => {
   const clock = stoppedClock(t);
   const { stream, written } = recorded(true, 80);

@@ -45,4 +45,4 @@ function sentence(error: pg.DatabaseError, doing: string): string {
 
 /** For messages about a missing privilege. */
 export const PRIVILEGES =
-  'It needs TEMPORARY on the database, SELECT and UPDATE on state_groups, SELECT, INSERT and DELETE on state_group_edges and state_groups_state, and SELECT on state_groups_pending_deletion where that exists.';
+  'It needs TEMPORARY on the database, SELECT and UPDATE on state_groups, SELECT, INSERT and DELETE on state_group_edges and state_groups_state, and SELECT on state_groups_pending_deletion where that exists; automatic runs need SELECT, INSERT, UPDATE and DELETE on state_compressor_state, state_compressor_progress and state_compressor_total_progress as well.';

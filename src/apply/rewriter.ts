@@ -60,6 +60,9 @@ const GIVE_WAY_TO_WRITERS = `
   SELECT set_config('synapse_compress_state.first', pg_temp.transactions_that_write()::text, false);
   ${GIVE_WAY}`;
 
+const BETWEEN_CHANGES = 'between changes';
+const whileRewriting = (room: string): string => `while room '${room}' was rewritten`;
+
 interface BatchResult {
   readonly rewritten: number;
   readonly done: number;
@@ -103,54 +106,71 @@ export class Rewriter {
    * @throws DatabaseError; what `within` throws, after a rollback; the signal's reason while it waits
    */
   async rewrite(batch: Batch, within?: Within): Promise<Outcome> {
-    const outcome = await this.#unlessLost(batch.room, async () => {
+    const { room } = batch;
+    return this.#unlessLost(whileRewriting(room), async () => {
       await this.#send(batch);
-      for (let attempt = 1; ; attempt++) {
-        try {
-          const mode = attempt === ATTEMPTS ? 'in parts' : 'all or nothing';
-          return await this.#transaction(batch.room, mode, within);
-        } catch (error) {
-          if (!isConflict(error) || attempt === ATTEMPTS) throw error;
-          const pause = FIRST_PAUSE * 2 ** (attempt - 1) * (0.5 + Math.random());
-          await setTimeout(pause, undefined, signalOption(this.#settings.signal));
-          await this.#giveWay(GIVE_WAY_TO_WRITERS);
-        }
-      }
+      const outcome = await this.#unlessInTheWay((isLast) =>
+        this.#rewriteOnce(room, isLast ? 'in parts' : 'all or nothing', within),
+      );
+      await this.#giveWay(GIVE_WAY);
+      return outcome;
     });
-    await this.#giveWay(GIVE_WAY);
-    return outcome;
   }
 
   /** Does something in a transaction that rewrites nothing; what `Within` says holds here too. */
   async transaction<T>(work: (client: pg.ClientBase) => Promise<T>): Promise<T> {
-    let result: T;
-    await this.rewrite({ room: '', changes: [] }, async (client) => {
-      result = await work(client);
-    });
-    return result!;
+    return this.#unlessLost(BETWEEN_CHANGES, () =>
+      this.#unlessInTheWay(() =>
+        this.#commit(async (client) => {
+          await client.query(BEGIN_BATCH);
+          return work(client);
+        }),
+      ),
+    );
   }
 
   /** Says what `rewrite` would do now, locks nothing and changes nothing. */
   async inspect(batch: Batch): Promise<Outcome> {
-    return this.#unlessLost(batch.room, async () => {
+    return this.#unlessLost(whileRewriting(batch.room), async () => {
       await this.#send(batch);
-      return this.#transaction(batch.room, 'dry run', undefined);
+      return this.#rewriteOnce(batch.room, 'dry run', undefined);
     });
   }
 
   /**
    * Runs a statement outside of a transaction, and again if the connection is lost meanwhile; it is, after
-   * eleven minutes of silence, unless the statement may take longer.
+   * eleven minutes of silence.
    */
-  async query<Row extends pg.QueryResultRow>(
-    statement: string,
-    { takesLong = false } = {},
-  ): Promise<Row[]> {
-    const run = async (): Promise<Row[]> => {
+  async query<Row extends pg.QueryResultRow>(statement: string): Promise<Row[]> {
+    return this.#unlessLost(BETWEEN_CHANGES, async () => {
       const { rows } = await this.#session.client.query<Row>(statement);
       return rows;
+    });
+  }
+
+  /**
+   * As `query`, for a statement that may take hours. The signal ends it.
+   *
+   * @throws DatabaseError, the signal's reason
+   */
+  async runLong(statement: string): Promise<void> {
+    const { signal } = this.#settings;
+    const run = async (): Promise<void> => {
+      const session = this.#session;
+      const cancel = (): void => void session.cancel();
+      signal?.addEventListener('abort', cancel);
+      try {
+        signal?.throwIfAborted();
+        await session.client.query('SET statement_timeout = 0; SET lock_timeout = 0');
+        await session.client.query(statement);
+      } catch (error) {
+        signal?.throwIfAborted();
+        throw error;
+      } finally {
+        signal?.removeEventListener('abort', cancel);
+      }
     };
-    return this.#unlessLost(undefined, run, takesLong);
+    await this.#unlessLost(BETWEEN_CHANGES, run, { mayBeSilent: true });
   }
 
   /** Ends the connection. Safe to call at any time, and twice. */
@@ -164,26 +184,36 @@ export class Rewriter {
     await this.#session.client.query(statement).catch(() => {});
   }
 
+  /** Does all again over a new connection, where the one that it was done over is lost. */
   async #unlessLost<T>(
-    room: string | undefined,
+    doing: string,
     work: () => Promise<T>,
-    takesLong = false,
+    { mayBeSilent = false } = {},
   ): Promise<T> {
     for (let losses = 0; ; losses++) {
-      const heardAll = takesLong ? undefined : cutWhenSilent(this.#session.client);
+      const heardAll = mayBeSilent ? undefined : cutWhenSilent(this.#session.client);
       try {
         return await work();
       } catch (error) {
-        if (!isLost(error as Error) || losses === MOST_LOSSES) {
-          throw rewriteError(
-            error,
-            room === undefined ? 'between changes' : `while room '${room}' was rewritten`,
-          );
-        }
+        if (!isLost(error as Error) || losses === MOST_LOSSES) throw rewriteError(error, doing);
         this.#session = await this.#session.again(error as Error);
         this.#leftOver = false;
       } finally {
         heardAll?.();
+      }
+    }
+  }
+
+  /** Does it again, after a pause, where another transaction is in the way; the last time that is an error. */
+  async #unlessInTheWay<T>(work: (isLast: boolean) => Promise<T>): Promise<T> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await work(attempt === ATTEMPTS);
+      } catch (error) {
+        if (!isConflict(error) || attempt === ATTEMPTS) throw error;
+        const pause = FIRST_PAUSE * 2 ** (attempt - 1) * (0.5 + Math.random());
+        await setTimeout(pause, undefined, signalOption(this.#settings.signal));
+        await this.#giveWay(GIVE_WAY_TO_WRITERS);
       }
     }
   }
@@ -200,25 +230,35 @@ export class Rewriter {
     await this.#copy(COPY_ROWS, rowLines(changes));
   }
 
-  async #transaction(room: string, mode: Mode, within: Within | undefined): Promise<Outcome> {
-    const { client } = this.#session;
+  /** Rewrites what the temporary tables hold. */
+  async #rewriteOnce(room: string, mode: Mode, within: Within | undefined): Promise<Outcome> {
     const started = performance.now();
-    try {
+    const outcome = await this.#commit(async (client) => {
       const results = (await client.query(
         rewriteStatement(room, mode),
       )) as unknown as pg.QueryResult<{ outcome: BatchResult }>[];
       const { rewritten, done, deleted, inserted, skipped } = results.at(-1)!.rows[0].outcome;
-      const outcome = {
+      const ofBatch = {
         rewritten,
         alreadyDone: done,
         skipped: skipped.map(([stateGroup, reason]) => ({ stateGroup, reason })),
         rowsDeleted: deleted,
         rowsInserted: inserted,
       };
-      await within?.(client, outcome);
+      await within?.(client, ofBatch);
+      return ofBatch;
+    });
+    this.#leftOver = false;
+    return { ...outcome, seconds: (performance.now() - started) / 1000 };
+  }
+
+  /** Commits the transaction that `work` begins, or rolls it back where that fails. */
+  async #commit<T>(work: (client: pg.ClientBase) => Promise<T>): Promise<T> {
+    const { client } = this.#session;
+    try {
+      const result = await work(client);
       await client.query('CALL pg_temp.note_who_waits(); COMMIT');
-      this.#leftOver = false;
-      return { ...outcome, seconds: (performance.now() - started) / 1000 };
+      return result;
     } catch (error) {
       if (!isLost(error as Error)) await client.query('ROLLBACK');
       throw error;

@@ -38,12 +38,11 @@ export async function readSpace(rewriter: Rewriter): Promise<TableSpace> {
   return space;
 }
 
-/** Runs a plain VACUUM of all that was changed. False if the user may not. */
+/** Runs a plain VACUUM of all that was changed, until the signal ends it. False if the user may not. */
 export async function vacuum(rewriter: Rewriter): Promise<boolean> {
   const { isOwner } = await readSpace(rewriter);
   if (!isOwner) return false;
-  await rewriter.query('SET statement_timeout = 0');
-  await rewriter.query(`VACUUM (ANALYZE) ${TABLES}`, { takesLong: true });
+  await rewriter.runLong(`VACUUM (ANALYZE) ${TABLES}`);
   return true;
 }
 

@@ -132,6 +132,18 @@ export class WriterSession {
     return WriterSession.#openAgain(reason, this.#settings, this.#here);
   }
 
+  /** Ends the statement under way, or else the connection. */
+  async cancel(): Promise<void> {
+    const { dsn, env } = this.#settings;
+    try {
+      const other = await connect(parseConnection(dsn, env));
+      await other.query('SELECT pg_cancel_backend($1)', [this.#here.pid]);
+      await other.end();
+    } catch {
+      dropConnection(this.client);
+    }
+  }
+
   /** @param lost a session of ours that the server may not have noticed the end of */
   static async #openAgain(
     reason: Error,

@@ -2,6 +2,7 @@ import { Rewriter } from '../apply/rewriter.js';
 import { vacuum } from '../apply/table-space.js';
 import { BusyError, DatabaseError, OutputError, UsageError } from '../errors.js';
 import { codeOf, lossBehind } from '../sources/postgres/database-errors.js';
+import { nothingDone } from './auto-settings.js';
 import type { AutoSettings, AutoSummary } from './auto-settings.js';
 import {
   createTables,
@@ -23,18 +24,25 @@ const WORTHWHILE = 0.1;
  *
  * A room that fails is set aside, and the run goes on, unless the disk of the server is full.
  *
+ * @param summary filled with what was done, also where an error ends the run; given back
  * @throws BusyError if another compressor writes to the database; DatabaseError if it can't be reached or
  *   lacks something; OutputError if changes can't be kept in `tmpdir`; UsageError
  */
-export async function autoCompress(settings: AutoSettings): Promise<AutoSummary> {
+export async function autoCompress(
+  settings: AutoSettings,
+  summary = nothingDone(),
+): Promise<AutoSummary> {
   const { dsn, env, signal, log, dryRun } = settings;
   const onTrouble = (sentence: string): void => log('warning', sentence);
   const rewriter = dryRun ? undefined : await Rewriter.open({ dsn, env, signal, onTrouble });
+  const compressor = new AutoCompressor(settings, rewriter);
   try {
-    return await new AutoCompressor(settings, rewriter).run();
+    await compressor.run();
   } finally {
+    Object.assign(summary, compressor.summary());
     await rewriter?.close();
   }
+  return summary;
 }
 
 class AutoCompressor {
@@ -59,10 +67,9 @@ class AutoCompressor {
     this.#compressor = new RoomCompressor(settings, rewriter, this.#stop, lastMoment);
   }
 
-  async run(): Promise<AutoSummary> {
-    const { strategy, order, signal, log } = this.#settings;
+  async run(): Promise<void> {
+    const { strategy, order, log } = this.#settings;
     const rewriter = this.#rewriter;
-    const { counts } = this.#compressor;
     if (rewriter !== undefined) {
       await rewriter.transaction(createTables);
       const gone = await rewriter.transaction(forgetRoomsThatAreGone);
@@ -80,16 +87,20 @@ class AutoCompressor {
     if (
       rewriter !== undefined &&
       this.#settings.vacuum &&
-      counts.rowsDeleted > 0 &&
+      this.#compressor.counts.rowsDeleted > 0 &&
       !this.#stop.aborted
     ) {
       const isDone = await vacuum(rewriter);
       if (isDone) log('info', 'Vacuumed the tables.');
       else log('warning', 'This user may not VACUUM state_groups_state; its owner may.');
     }
+  }
+
+  summary(): AutoSummary {
+    const { signal } = this.#settings;
     return {
       rooms: this.#rooms.size,
-      ...counts,
+      ...this.#compressor.counts,
       failed: this.#failed,
       stoppedBy: signal.aborted ? 'signal' : this.#timeIsUp?.aborted ? 'time' : undefined,
       seconds: (performance.now() - this.#started) / 1000,

@@ -57,3 +57,20 @@ export interface AutoSummary {
   readonly stoppedBy: 'signal' | 'time' | undefined;
   readonly seconds: number;
 }
+
+/** The summary of a run that has not begun. */
+export function nothingDone(): AutoSummary {
+  return {
+    rooms: 0,
+    chunks: 0,
+    withoutGain: 0,
+    groupsRewritten: 0,
+    groupsSkipped: 0,
+    rowsDeleted: 0,
+    rowsInserted: 0,
+    rowsToSave: 0,
+    failed: [],
+    stoppedBy: undefined,
+    seconds: 0,
+  };
+}

@@ -23,11 +23,10 @@ const PREFIX = 'synapse_compress_state_';
  * What a run did, in the Prometheus text format, for the textfile collector of the node exporter
  * (https://prometheus.io/docs/instrumenting/exposition_formats/).
  *
- * @param run undefined if the run came to nothing
  * @param before the file as the last run left it, whose totals go on; empty if there is none
  */
 export function metricsText(
-  run: AutoSummary | undefined,
+  run: AutoSummary,
   { exitCode, ended, before }: { exitCode: number; ended: Date; before: string },
 ): string {
   const lines: string[] = [];
@@ -37,17 +36,12 @@ export function metricsText(
   };
   for (const [name, [help, valueOf]] of Object.entries(TOTALS)) {
     const [, old] = new RegExp(`^${PREFIX}${name} (\\d+)$`, 'm').exec(before) ?? [];
-    const value = run === undefined ? Number(name === 'runs_total') : valueOf(run);
-    add(name, 'counter', help, Number(old ?? 0) + value);
+    add(name, 'counter', help, Number(old ?? 0) + valueOf(run));
   }
   const seconds = Math.round(ended.getTime() / 1000);
   add('last_run_timestamp_seconds', 'gauge', 'When the last run ended', seconds);
-  add(
-    'last_run_duration_seconds',
-    'gauge',
-    'How long the last run took',
-    Math.round(run?.seconds ?? 0),
-  );
+  const duration = Math.round(run.seconds);
+  add('last_run_duration_seconds', 'gauge', 'How long the last run took', duration);
   add('last_run_exit_code', 'gauge', 'What the last run ended with', exitCode);
   return `${lines.join('\n')}\n`;
 }

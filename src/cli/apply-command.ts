@@ -1,3 +1,4 @@
+import { tmpdir } from 'node:os';
 import { applyChanges, nothingApplied } from '../apply/apply-changes.js';
 import type { Applied } from '../apply/apply-changes.js';
 import { Rewriter } from '../apply/rewriter.js';
@@ -7,17 +8,17 @@ import type { RoomChange } from '../changes/room-change.js';
 import { UsageError } from '../errors.js';
 import { appliedLines, applyProgress } from '../report/applied-text.js';
 import type { OpenOutput } from '../sinks/output.js';
-import { FileInput, StreamInput } from '../sources/files/input.js';
+import { openInput } from '../sources/files/input.js';
 import { APPLY_OPTIONS, applyOptionsOf } from './apply-options.js';
 import type { ApplyOptions } from './apply-options.js';
 import { Arguments, readArguments } from './arguments.js';
 import type { Answer } from './arguments.js';
 import { openFigures, writeFigures } from './figures.js';
-import { InterruptedError } from './interruption.js';
+import { ALL_IS_APPLIED, InterruptedError } from './interruption.js';
 import type { Interruption, Signal } from './interruption.js';
 import { OPTIONS } from './options.js';
+import { protectInputs } from './protect-inputs.js';
 import type { StatusLine } from './status-line.js';
-import { temporaryFolder } from './temporary-folder.js';
 
 /** What a command line of `apply` asks for, checked. `-` is standard input, or output. */
 export interface ApplyCommand extends ApplyOptions {
@@ -77,7 +78,7 @@ export function parseApplyCommand(
     dsn,
     dryRun,
     ...applyOptionsOf(given),
-    statsFile: given.text('stats-file'),
+    statsFile: given.output('stats-file'),
   };
 }
 
@@ -92,23 +93,19 @@ export async function runApplyCommand(
   interruption: Interruption,
 ): Promise<void> {
   const { signal } = interruption;
-  const input =
-    command.changes === '-'
-      ? new StreamInput('standard input', process.stdin, signal)
-      : new FileInput(command.changes, signal);
+  const input = await openInput(command.changes, process.stdin, signal);
   const changes = readChanges(input);
   let rewriter: Rewriter | undefined;
   let figures: OpenOutput | undefined;
+  let report: object | undefined;
   try {
-    figures = await openFigures(command.statsFile, {
-      tmpdir: await temporaryFolder(undefined),
-      signal,
-    });
+    await protectInputs([command.changes], [command.statsFile]);
+    figures = await openFigures(command.statsFile, { tmpdir: tmpdir(), signal });
     // What is no file of changes, or has none yet, needs no database.
     const first = await changes.next();
     rewriter = await openRewriter(command.dsn, status, signal);
     status.say(`${command.dryRun ? 'Looking at' : 'Applying'} the changes in ${input.name}...`);
-    const report = await applyAndReport(
+    report = await applyAndReport(
       { ...command, changes: following(first, changes), rewriter, totalGroups: undefined },
       status,
       interruption,
@@ -116,7 +113,8 @@ export async function runApplyCommand(
     if (figures !== undefined) await writeFigures(report, figures);
   } catch (error) {
     if (interruption.by === undefined || error instanceof InterruptedError) throw error;
-    throw new InterruptedError(interruption.by, 'Nothing was changed.', { cause: error });
+    const left = report === undefined || command.dryRun ? 'Nothing was changed.' : ALL_IS_APPLIED;
+    throw new InterruptedError(interruption.by, left, { cause: error });
   } finally {
     status.clear();
     // Where an error ends it, more may have been asked of a standard input that is silent.
@@ -157,6 +155,7 @@ export async function applyAndReport(
   const { signal } = interruption;
   const applied = nothingApplied();
   const before = await readSpace(rewriter);
+  status.begin();
   try {
     await applyChanges(
       {
@@ -179,10 +178,15 @@ export async function applyAndReport(
   if (interruption.by !== undefined) throw stopped(interruption.by, undefined);
   if (dryRun) return { ...applyFigures(applied), dryRun };
 
-  const isVacuumed = vacuumIsWanted && (await vacuumAndSay(rewriter, status));
-  const space = neededSpace(before, await readSpace(rewriter), applied);
-  for (const line of spaceLines(space, isVacuumed)) status.say(line);
-  return { ...applyFigures(applied), dryRun, isVacuumed, space };
+  try {
+    const isVacuumed = vacuumIsWanted && (await vacuumAndSay(rewriter, status));
+    const space = neededSpace(before, await readSpace(rewriter), applied);
+    for (const line of spaceLines(space, isVacuumed)) status.say(line);
+    return { ...applyFigures(applied), dryRun, isVacuumed, space };
+  } catch (error) {
+    if (interruption.by === undefined) throw error;
+    throw new InterruptedError(interruption.by, ALL_IS_APPLIED, { cause: error });
+  }
 }
 
 async function vacuumAndSay(rewriter: Rewriter, status: StatusLine): Promise<boolean> {

@@ -114,6 +114,12 @@ export class Arguments {
     return value as string | undefined;
   }
 
+  /** The file that something is written to, or `-`: opened by name, standard output would begin anew. */
+  output(name: string): string | undefined {
+    const path = this.text(name);
+    return path === '/dev/stdout' || path === '/dev/fd/1' ? '-' : path;
+  }
+
   /** @throws UsageError if the value is no whole number, or less than `least` */
   integer(name: string, least: number): number | undefined {
     const value = this.text(name);

@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { finished } from 'node:stream/promises';
+import { nothingDone } from '../auto/auto-settings.js';
 import type { AutoSettings, AutoSummary } from '../auto/auto-settings.js';
 import { metricsText } from '../auto/metrics.js';
 import { RoomsFailedError, UsageError } from '../errors.js';
@@ -197,36 +198,41 @@ export async function runAutoCommand(
   const log = openLog(command.logFormat, status);
   // Told now, and not after a run of hours.
   if (command.metricsFile !== undefined) await checkWritable(command.metricsFile);
-  let summary: AutoSummary | undefined;
+  const summary = nothingDone();
   let failure: unknown;
   try {
     const { autoCompress } = await import('../auto/auto-compressor.js');
-    summary = await autoCompress({
-      ...command,
-      env: process.env,
-      tmpdir: await temporaryFolder(command.tmpdir),
-      signal: interruption.signal,
-      log,
-      onProgress: (progress) => {
-        if (command.logFormat === 'text') status.progress(progress);
+    await autoCompress(
+      {
+        ...command,
+        env: process.env,
+        tmpdir: await temporaryFolder(command.tmpdir),
+        signal: interruption.signal,
+        log,
+        onProgress: (progress) => {
+          if (command.logFormat === 'text') status.progress(progress);
+        },
       },
-    });
-    status.clear();
-    log('info', summaryText(summary, command.dryRun), { ...summary });
-    throwIfNotAllWell(summary, interruption);
+      summary,
+    );
   } catch (error) {
     failure = error;
-    if (summary === undefined && interruption.by !== undefined) {
-      failure = new InterruptedError(interruption.by, 'What was done before stands.', {
-        cause: error,
-      });
-    }
   }
   status.clear();
+  if (failure === undefined || summary.rooms > 0) {
+    const how = failure !== undefined || summary.stoppedBy !== undefined ? 'Stopped' : 'Done';
+    log('info', summaryText(summary, how, command.dryRun), { ...summary });
+  }
+  failure = interruptionOf(interruption, failure) ?? failure ?? roomsFailed(summary);
   const { exitCode, message } =
     failure === undefined ? { exitCode: 0, message: '' } : failureOf(failure, process.env);
   if (command.metricsFile !== undefined) {
-    await writeMetrics(command.metricsFile, summary, exitCode);
+    try {
+      await writeMetrics(command.metricsFile, summary, exitCode);
+    } catch (error) {
+      if (failure === undefined) throw error;
+      log('warning', failureOf(error, process.env).message);
+    }
   }
   if (failure === undefined) return;
   if (command.logFormat === 'text') throw failure as Error;
@@ -234,13 +240,13 @@ export async function runAutoCommand(
   process.exitCode = exitCode;
 }
 
-function summaryText(summary: AutoSummary, dryRun: boolean): string {
+function summaryText(summary: AutoSummary, how: 'Done' | 'Stopped', dryRun: boolean): string {
   const { rooms, rowsDeleted, rowsInserted, rowsToSave, groupsRewritten, groupsSkipped } = summary;
   const what = dryRun
     ? `${rowsToSave} rows could be saved`
     : `${rowsDeleted - rowsInserted} rows were saved by rewriting ${groupsRewritten} state groups`;
   return [
-    `${summary.stoppedBy === undefined ? 'Done' : 'Stopped'} after ${Math.round(summary.seconds)} s: in ${rooms} rooms ${what}`,
+    `${how} after ${Math.round(summary.seconds)} s: in ${rooms} rooms ${what}`,
     ...(groupsSkipped > 0 ? [`${groupsSkipped} state groups had changed and were left`] : []),
     ...(summary.withoutGain > 0
       ? [`${summary.withoutGain} of ${summary.chunks} plans gained nothing`]
@@ -252,16 +258,18 @@ function summaryText(summary: AutoSummary, dryRun: boolean): string {
     .concat('.');
 }
 
-function throwIfNotAllWell({ failed }: AutoSummary, { by }: Interruption): void {
-  if (by !== undefined) {
-    throw new InterruptedError(by, 'What was done stands; the next run goes on from there.', {});
-  }
-  if (failed.length > 0) {
-    const names = failed.slice(0, 5).map(({ room }) => room);
-    throw new RoomsFailedError(
-      `${failed.length === 1 ? 'A room' : `${failed.length} rooms`} failed, and the log above says why: ${names.join(', ')}${failed.length > 5 ? ' and others' : ''}. The others are done.`,
-    );
-  }
+function interruptionOf({ by }: Interruption, cause: unknown): InterruptedError | undefined {
+  if (by === undefined) return undefined;
+  const left = 'What was done stands; the next run goes on from there.';
+  return new InterruptedError(by, left, { cause });
+}
+
+function roomsFailed({ failed }: AutoSummary): RoomsFailedError | undefined {
+  if (failed.length === 0) return undefined;
+  const names = failed.slice(0, 5).map(({ room }) => room);
+  return new RoomsFailedError(
+    `${failed.length === 1 ? 'A room' : `${failed.length} rooms`} failed, and the log above says why: ${names.join(', ')}${failed.length > 5 ? ' and others' : ''}. The others are done.`,
+  );
 }
 
 /** @throws OutputError if the file can't be written */
@@ -270,11 +278,7 @@ async function checkWritable(path: string): Promise<void> {
 }
 
 /** Replaces the file as a whole, so that the exporter never reads half of it. */
-async function writeMetrics(
-  path: string,
-  summary: AutoSummary | undefined,
-  exitCode: number,
-): Promise<void> {
+async function writeMetrics(path: string, summary: AutoSummary, exitCode: number): Promise<void> {
   const before = await readFile(path, 'utf8').catch(() => '');
   const output = await openFileOutput(path, { tmpdir: '' });
   try {

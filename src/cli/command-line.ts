@@ -86,8 +86,8 @@ export function parseCommandLine(
 
 function checked(given: Arguments, env: NodeJS.ProcessEnv): CompressCommand {
   given.refusePositionals(' Each input needs an -i of its own.');
-  const output = standardName(given.text('output-file'));
-  const statsFile = standardName(given.text('stats-file'));
+  const output = given.output('output-file');
+  const statsFile = given.output('stats-file');
   const tmpdir = given.text('tmpdir');
   const unbuffered = given.has('unbuffered');
   const transactions = given.has('transactions');
@@ -288,11 +288,6 @@ function chosenTables(given: readonly string[]): Partial<Record<StateTable, stri
     tables[table] = path;
   }
   return tables;
-}
-
-/** Opening these by name would write from the start of what standard output appends to. */
-function standardName(path: string | undefined): string | undefined {
-  return path === '/dev/stdout' || path === '/dev/fd/1' ? '-' : path;
 }
 
 function checkedRange(

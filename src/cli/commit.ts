@@ -10,6 +10,8 @@ import type { StatusLine } from './status-line.js';
 export class Commit {
   /** Takes the changes. */
   readonly output: OpenOutput;
+  /** Whether all was applied. */
+  isApplied = false;
   readonly #spool: ChangeSpool;
   readonly #rewriter: Rewriter;
 
@@ -57,7 +59,7 @@ export class Commit {
     interruption: Interruption,
   ): Promise<object> {
     status.say('Applying the changes...');
-    return applyAndReport(
+    const figures = await applyAndReport(
       {
         ...options,
         changes: this.#spool.read(),
@@ -68,6 +70,8 @@ export class Commit {
       status,
       interruption,
     );
+    this.isApplied = true;
+    return figures;
   }
 
   async close(): Promise<void> {

@@ -18,7 +18,7 @@ import type { CompressCommand } from './command-line.js';
 import type { Commit } from './commit.js';
 import { isClosedPipe } from './failure.js';
 import { openFigures } from './figures.js';
-import { InterruptedError } from './interruption.js';
+import { ALL_IS_APPLIED, InterruptedError } from './interruption.js';
 import type { Interruption } from './interruption.js';
 import { openChanges } from './open-changes.js';
 import { openRooms, openSource } from './open-source.js';
@@ -67,7 +67,7 @@ async function runOnce(
   process.once('exit', () => void discard());
   let written = false;
   try {
-    await protectInputs(command);
+    await protectInputs(filesRead(command), [command.output, command.statsFile]);
     // Before anything is read: where they can't be written is then known at once.
     commit = await openCommit(command, spool, status);
     changes = commit?.output ?? (await openChanges(command, spool, () => source.storedTables!()));
@@ -90,7 +90,7 @@ async function runOnce(
     throwIfFailed(result);
   } catch (error) {
     if (error instanceof InterruptedError) throw error;
-    const left = written ? 'The changes are complete.' : whatIsLeft(changes);
+    const left = written ? 'The changes are complete.' : whatIsLeft(changes, commit);
     if (interruption.by !== undefined) {
       throw new InterruptedError(interruption.by, left, { cause: error });
     }
@@ -102,6 +102,11 @@ async function runOnce(
     status.clear();
     await Promise.all([discard(), commit?.close()]);
   }
+}
+
+function filesRead({ source }: CompressCommand): string[] {
+  if (source.kind === 'postgres') return [];
+  return [...source.inputs, ...Object.values(source.tables ?? {})];
 }
 
 /** Loads what it needs only where it is needed. */
@@ -270,7 +275,8 @@ function checkNothingIsLeft(
   }
 }
 
-function whatIsLeft(changes: OpenOutput | undefined): string {
+function whatIsLeft(changes: OpenOutput | undefined, commit: Commit | undefined): string {
+  if (commit?.isApplied === true) return ALL_IS_APPLIED;
   if (changes === undefined || changes.sentBytes === 0) {
     return 'Nothing was written.';
   }

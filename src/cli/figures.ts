@@ -8,8 +8,14 @@ export async function openFigures(
   statsFile: string | undefined,
   spool: SpoolSettings,
 ): Promise<OpenOutput | undefined> {
-  if (statsFile === '-') return openStreamedOutput(process.stdout, 'standard output');
-  return statsFile === undefined ? undefined : openFileOutput(statsFile, spool);
+  if (statsFile === undefined) return undefined;
+  const output =
+    statsFile === '-'
+      ? openStreamedOutput(process.stdout, 'standard output')
+      : await openFileOutput(statsFile, spool);
+  // Each write's callback has the error already.
+  output.stream.on('error', () => {});
+  return output;
 }
 
 /** Writes all figures as a line of JSON. */

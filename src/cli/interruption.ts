@@ -5,6 +5,9 @@ const EXIT_CODES = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
 
 export type Signal = keyof typeof EXIT_CODES;
 
+/** What a signal leaves that comes after the last transaction. */
+export const ALL_IS_APPLIED = 'All changes were applied, but what was to follow was not done.';
+
 /** The run was stopped from outside. */
 export class InterruptedError extends CompressStateError {
   readonly exitCode: number;

@@ -1,6 +1,5 @@
 import { fstatSync, statSync } from 'node:fs';
 import { UsageError } from '../errors.js';
-import type { CompressCommand } from './command-line.js';
 
 const STDIN = 0;
 
@@ -8,21 +7,19 @@ const STDIN = 0;
  * Sees that no output would take the place of a file that is read, by whatever name or link: an export
  * may be all that an operator has.
  *
+ * @param inputs files, folders, and `-` for standard input
  * @throws UsageError that names the file; InputError if a folder is none that can be read
  */
-export async function protectInputs({
-  source,
-  output,
-  statsFile,
-}: Pick<CompressCommand, 'source' | 'output' | 'statsFile'>): Promise<void> {
-  if (source.kind !== 'files') return;
-  const outputs = [output, statsFile].filter((name) => name !== undefined);
-  if (outputs.length === 0) return;
+export async function protectInputs(
+  inputs: readonly string[],
+  outputs: readonly (string | undefined)[],
+): Promise<void> {
+  const names = outputs.filter((name) => name !== undefined && name !== '-') as string[];
+  if (inputs.length === 0 || names.length === 0) return;
   const { filesOf } = await import('../sources/files/find-inputs.js');
-  const inputs = await filesOf([...source.inputs, ...Object.values(source.tables ?? {})]);
-  const read = new Set(inputs.map(identityOf));
-  for (const name of outputs) {
-    const identity = name === '-' ? '' : identityOf(name);
+  const read = new Set((await filesOf(inputs)).map(identityOf));
+  for (const name of names) {
+    const identity = identityOf(name);
     if (identity !== '' && read.has(identity)) {
       throw new UsageError(`${name} is read, and would be overwritten: name another file.`);
     }

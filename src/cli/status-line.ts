@@ -18,6 +18,7 @@ export class StatusLine {
   readonly #inPlace: boolean;
   #started = 0;
   #drawn = 0;
+  #last: Pick<Progress, 'groups' | 'totalGroups'> = { groups: 0, totalGroups: 0 };
   #shown = false;
 
   constructor(stream: WriteStream, term: string | undefined) {
@@ -30,8 +31,17 @@ export class StatusLine {
     this.#stream.write(`${line}\n`);
   }
 
+  /** Shows how far a room is; with another one, or the same from the beginning, the clock starts anew. */
   progress(progress: Progress): void {
+    const { groups, totalGroups } = this.#last;
+    if (progress.totalGroups !== totalGroups || progress.groups < groups) this.begin();
+    this.#last = progress;
     this.show((seconds) => progressText(progress, seconds));
+  }
+
+  /** Starts the clock anew with what is shown next. */
+  begin(): void {
+    this.#started = 0;
   }
 
   /**

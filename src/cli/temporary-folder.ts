@@ -7,7 +7,9 @@ export async function temporaryFolder(given: string | undefined): Promise<string
   const path = given ?? systemTmpdir();
   const found = await stat(path).catch(() => undefined);
   if (!found?.isDirectory()) {
-    throw new UsageError(`${path} is no folder: temporary files need one, named with --tmpdir.`);
+    throw new UsageError(
+      `${path} is no folder: temporary files need one, named with ${given === undefined ? 'TMPDIR' : '--tmpdir'}.`,
+    );
   }
   return path;
 }

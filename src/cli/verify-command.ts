@@ -1,7 +1,7 @@
 import { readEncodings } from '../changes/read-changes.js';
 import { StatesDifferError, UsageError } from '../errors.js';
 import { describeIrregularities } from '../sources/describe-irregularities.js';
-import { FileInput, StreamInput } from '../sources/files/input.js';
+import { openInput } from '../sources/files/input.js';
 import type { RoomSource } from '../sources/room-source.js';
 import { withChanges } from '../verify/changed-room.js';
 import { compareRooms } from '../verify/compare-rooms.js';
@@ -142,16 +142,10 @@ async function openBoth(
     return openSource({ source, room, range: {}, memory: memory / 2 }, tmpdir, signal);
   };
   const first = await open(before, 'BEFORE');
-  if (after.kind === 'changes') {
-    const { path } = after;
-    const changes =
-      path === '-'
-        ? new StreamInput('standard input', process.stdin, signal)
-        : new FileInput(path, signal);
-    return withChanges(first, readEncodings(changes), { memory: memory / 2, tmpdir });
-  }
   try {
-    return [first, await open(after, 'AFTER')];
+    if (after.kind !== 'changes') return [first, await open(after, 'AFTER')];
+    const changes = await openInput(after.path, process.stdin, signal);
+    return await withChanges(first, readEncodings(changes), { memory: memory / 2, tmpdir });
   } catch (error) {
     await first.close();
     throw error;

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { text } from 'node:stream/consumers';
 import type { TestContext } from 'node:test';
 import { autoCompress } from '../../src/auto/auto-compressor.js';
+import { nothingDone } from '../../src/auto/auto-settings.js';
 import type { AutoSettings, AutoSummary } from '../../src/auto/auto-settings.js';
 import { loadTables, readFixture } from './fixtures.js';
 import { testPostgres } from './postgres.js';
@@ -38,9 +39,10 @@ export async function goldenDatabase(t: TestContext): Promise<TestDatabase> {
 export async function run(
   db: TestDatabase,
   settings: Partial<AutoSettings> = {},
+  summary = nothingDone(),
 ): Promise<AutoSummary & { readonly lines: readonly string[] }> {
   const lines: string[] = [];
-  const summary = await autoCompress({
+  const all: AutoSettings = {
     dsn: db.url,
     env: {},
     strategy: { name: 'adaptive', settings: {} },
@@ -59,8 +61,8 @@ export async function run(
     log: (_, message) => lines.push(message),
     onProgress: () => {},
     ...settings,
-  });
-  return { ...summary, lines };
+  };
+  return { ...(await autoCompress(all, summary)), lines };
 }
 
 /** The five tables as COPY text. */

@@ -1,5 +1,5 @@
 import { createReadStream } from 'node:fs';
-import { readdir, stat } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import type { Readable } from 'node:stream';
 import { InputError } from '../../errors.js';
@@ -7,7 +7,7 @@ import type { TemporaryFile } from '../sort/temporary-file.js';
 import { binaryToCopyText } from './binary.js';
 import { csvToCopyText } from './csv.js';
 import { dumpTables } from './dump.js';
-import { explained, FileInput, StreamInput, type Input } from './input.js';
+import { explained, FileInput, kindOf, openInput, StreamInput, type Input } from './input.js';
 import { jsonToCopyText } from './json.js';
 import { recognize, type Format } from './recognize.js';
 import { STATE_TABLES, tableOfName, type StateTable } from './state-table.js';
@@ -123,23 +123,15 @@ export async function findInputs(
     [...inputs, ...tablesOf.keys()].map((name) => [name === '-' ? name : resolve(name), name]),
   );
   for (const [path, name] of named) {
-    const as = { isNamed: true, as: tablesOf.get(name) };
-    if (path === '-') {
-      isRepeatable = false;
-      await add(new StreamInput('standard input', stdin, signal), as);
-      continue;
-    }
-    const kind = await statOf(name);
-    if (kind.isDirectory()) {
+    if (path !== '-' && (await kindOf(name)).isDirectory()) {
       for (const file of await tableFiles(name)) {
         if (named.has(resolve(file))) continue;
         await add(new FileInput(file, signal), { isNamed: false, as: undefined });
       }
-    } else if (kind.isFile()) {
-      await add(new FileInput(name, signal), as);
     } else {
-      isRepeatable = false;
-      await add(new StreamInput(name, createReadStream(name), signal), as);
+      const input = await openInput(name, stdin, signal);
+      isRepeatable &&= input.rereadable;
+      await add(input, { isNamed: true, as: tablesOf.get(name) });
     }
   }
   const { state_groups, state_group_edges, state_groups_state } = found;
@@ -190,7 +182,7 @@ const CONVERTERS = {
 export async function filesOf(inputs: readonly string[]): Promise<string[]> {
   const files: string[] = [];
   for (const input of inputs) {
-    if (input !== '-' && (await statOf(input)).isDirectory())
+    if (input !== '-' && (await kindOf(input)).isDirectory())
       files.push(...(await tableFiles(input)));
     else files.push(input);
   }
@@ -212,14 +204,6 @@ async function tableFiles(folder: string): Promise<string[]> {
       (/\.copy(\.gz|\.zst)?$/.test(name) || tableOfName(name) !== undefined),
   );
   const files = names.sort().map((name) => join(folder, name));
-  const kinds = await Promise.all(files.map(statOf));
+  const kinds = await Promise.all(files.map(kindOf));
   return files.filter((_, i) => kinds[i].isFile());
-}
-
-async function statOf(path: string) {
-  try {
-    return await stat(path);
-  } catch (error) {
-    throw explained(path, error);
-  }
 }

@@ -1,4 +1,5 @@
-import { open, type FileHandle } from 'node:fs/promises';
+import { createReadStream, type Stats } from 'node:fs';
+import { open, stat, type FileHandle } from 'node:fs/promises';
 import { addAbortSignal, type Readable } from 'node:stream';
 import { ChangedInputError, CompressStateError, InputError } from '../../errors.js';
 import type { TemporaryFile } from '../sort/temporary-file.js';
@@ -115,6 +116,28 @@ export class StreamInput implements Input {
     const { head, seen } = await lookAt(keptOpen(this.#chunks), recognize);
     this.#head = head;
     return seen;
+  }
+}
+
+/** What a path names: `-` is standard input; a file can be read again, and nothing else, such as a FIFO. */
+export async function openInput(
+  path: string,
+  stdin: Readable,
+  signal: AbortSignal,
+): Promise<FileInput | StreamInput> {
+  if (path === '-') return new StreamInput('standard input', stdin, signal);
+  const kind = await kindOf(path);
+  return kind.isFile() || kind.isDirectory()
+    ? new FileInput(path, signal)
+    : new StreamInput(path, createReadStream(path), signal);
+}
+
+/** @throws InputError if there is nothing under this path, or it can't be looked at */
+export async function kindOf(path: string): Promise<Stats> {
+  try {
+    return await stat(path);
+  } catch (error) {
+    throw explained(path, error);
   }
 }
 

@@ -219,15 +219,8 @@ async function readBeside(
       types: { getTypeParser: () => (text: string) => text },
     }),
   );
-  const iterator = (rows as AsyncIterable<HeaderRow>)[Symbol.asyncIterator]();
-  const end = new AbortController();
-  const lost = lossOf(client, end.signal);
-  lost.catch(() => {});
-  try {
-    for (;;) {
-      const next = await Promise.race([iterator.next(), lost]);
-      if (next.done === true) return;
-      const [id, ofRoom, predecessors] = next.value;
+  const reading = (async () => {
+    for await (const [id, ofRoom, predecessors] of rows as AsyncIterable<HeaderRow>) {
       const group = idOf(id);
       // Groups between two that are in range are found from both.
       if (read.has(group)) continue;
@@ -236,9 +229,12 @@ async function readBeside(
       if (predecessors === '{}') continue;
       for (const prev of predecessors.slice(1, -1).split(',')) builder.addEdge(group, idOf(prev));
     }
-  } finally {
-    end.abort();
-  }
+  })();
+  const end = new AbortController();
+  const lost = lossOf(client, end.signal);
+  // Whichever comes second was not waited for.
+  for (const late of [reading, lost]) late.catch(() => {});
+  await Promise.race([reading, lost]).finally(() => end.abort());
 }
 
 /** Rejects when the connection ends: a cursor that it takes along waits for ever for an answer to its close. */
