@@ -98,8 +98,10 @@ test('the next step is a psql line that keeps the state whole', () => {
   ]);
   const bare = nextSteps(statistics, { output: outFile, format: 'sql', transactions: false });
   assert.equal(bare[1], '  psql -1 -v ON_ERROR_STOP=1 -f out.sql DATABASE');
+  const objects = nextSteps(statistics, { output: outFile, format: 'jsonl', transactions: false });
+  assert.equal(objects[1], '  synapse_compress_state apply out.sql -p DSN');
   assert.match(bare[2], /^while Synapse is stopped\./);
-  for (const steps of [guarded, bare]) {
+  for (const steps of [guarded, bare, objects]) {
     assert.match(steps.at(-1)!, /VACUUM/);
   }
 });

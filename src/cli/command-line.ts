@@ -75,8 +75,9 @@ export function parseCommandLine(
       .example("… | $0 -i - -r '!abc:example.com' -o - -t | psql …", '')
       .epilogue(
         'Commands stand beside it, each with a --help of its own: "$0 apply CHANGES" applies a file ' +
-          'of changes, "$0 verify BEFORE AFTER" compares the states of a room, "$0 check SOURCE" looks ' +
-          'for what is wrong in the tables.\n\n' +
+          'of changes, "$0 rooms" lists the rooms by what they would save, "$0 auto" compresses them by ' +
+          'itself, "$0 verify BEFORE AFTER" compares the states of a room, "$0 check SOURCE" looks for ' +
+          'what is wrong in the tables.\n\n' +
           'Without -c nothing is written to the database. Status goes to standard ' +
           'error. A password belongs into PGPASSWORD or ~/.pgpass, not on the command line.',
       ),

@@ -27,4 +27,4 @@ export const SOURCE_OPTIONS = {
 /** For the help of commands that take sources as arguments. */
 export const SOURCE_RULE =
   'A source is a database, as a URL (postgresql://…) or as libpq keywords ("dbname=… host=…"), or a ' +
-  'file or folder of COPY text. A file whose name looks like a keyword is named with ./ before it.';
+  'folder of exported tables, or a dump. A file whose name looks like a keyword is named with ./ before it.';

@@ -37,17 +37,16 @@ export function nextSteps(
       'while Synapse is stopped. The old tables are given back to the system then, and no VACUUM is needed.',
     ];
   }
-  if (format === 'jsonl') return [`${changes} ${isFile ? `are in ${name}` : `went to ${name}`}.`];
-  const isGuarded = transactions || format === 'copy';
+  const isGuarded = transactions || format !== 'sql';
+  const apply = `  synapse_compress_state apply ${shellQuoted(name)} -p DSN`;
+  const psql = `  ${psqlCommand(name, isGuarded ? '' : ' -1 -v ON_ERROR_STOP=1')}`;
+  const commands = { sql: [psql], copy: [apply, 'or', psql], jsonl: [apply] }[format];
   return [
     ...(!isFile
       ? [`${changes} went to ${name}.`]
       : [
           `${changes} are in ${name}. Apply them to your database with`,
-          ...(format === 'copy'
-            ? [`  synapse_compress_state apply ${shellQuoted(name)} -p DSN`, 'or']
-            : []),
-          `  ${psqlCommand(name, isGuarded ? '' : ' -1 -v ON_ERROR_STOP=1')}`,
+          ...commands,
           isGuarded
             ? 'Synapse may run meanwhile: a state group that has changed since is skipped.'
             : 'while Synapse is stopped. To apply changes beside a running Synapse, make them with -t.',

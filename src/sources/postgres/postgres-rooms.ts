@@ -1,7 +1,8 @@
 import { finished } from 'node:stream/promises';
-import { Readable } from 'node:stream';
+import type { Readable } from 'node:stream';
 import type pg from 'pg';
 import type { AllRooms, RoomToOpen } from '../all-rooms.js';
+import { chunkStream } from '../chunk-stream.js';
 import type { RoomSource } from '../room-source.js';
 import { connect } from './connect.js';
 import { parseConnection } from './connection-settings.js';
@@ -100,7 +101,7 @@ function oneOfMany(source: RoomSource): RoomSource {
     rows() {
       rows = source.rows();
       // A COPY that is broken off takes the connection with it, and the snapshot.
-      return Readable.from(rows.iterator({ destroyOnReturn: false }), { objectMode: false });
+      return chunkStream(rows.iterator({ destroyOnReturn: false }) as AsyncGenerator<Buffer>);
     },
     async close() {
       if (rows === undefined || rows.closed) return;
