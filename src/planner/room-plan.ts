@@ -48,8 +48,6 @@ export class RoomPlan extends Transform {
   readonly #stateOf: Int32Array;
   /** Groups in range that have not come yet. */
   #toCome: number;
-  /** The state that the next snapshot is built on, so that it shares what is equal. */
-  #recent = NO_STATE;
   #planned: PlannedGroup[] = [];
   /** Bytes of their new rows. */
   #plannedBytes = 0;
@@ -200,23 +198,10 @@ export class RoomPlan extends Transform {
 
   #build(index: number, stored: number, rows: GroupRows): number {
     const states = this.#states;
-    const state = states.create(index, stored === NO_STATE ? this.#recent : stored);
-    const spare = states.apply(state, rows.entries, rows.length);
-    states.spareRows[state] = stored === NO_STATE ? 0 : spare;
-    states.neededRows[state] = rows.length - states.spareRows[state];
-    states.successorsLeft[state] = this.#source.groups.successors[index]!;
-    states.elsewhere[state] = this.#source.groups.flags[index] & ELSEWHERE;
-    if (stored === NO_STATE && states.size[state] !== rows.length) {
-      const { key } = this.#entries;
-      const gone: number[] = [];
-      states.trie.forEach(states.root[state], (entry) => {
-        if (!rows.has(key[entry])) gone.push(key[entry]);
-      });
-      for (const goneKey of gone) states.remove(state, goneKey);
-    }
-    states.hold(state);
-    if (this.#recent !== NO_STATE) states.release(this.#recent);
-    this.#recent = state;
+    const { successors, flags } = this.#source.groups;
+    const state = states.build(index, stored, rows, rows);
+    states.successorsLeft[state] = successors[index]!;
+    states.elsewhere[state] = flags[index] & ELSEWHERE;
     return state;
   }
 

@@ -28,12 +28,42 @@ export class LiveStates {
   elsewhere = new Uint8Array(64);
   /** Groups still to come that have this one as stored predecessor. */
   successorsLeft = new Int32Array(64);
+  /** The state that was built last; the next snapshot is built on it, so that it shares what is equal. */
+  #recent = NO_STATE;
   #holders = new Int32Array(64);
   #free = new Int32Array(64);
   #freeLength = 0;
 
   constructor(readonly entries: EntryPool) {
     this.trie = new StateTrie(entries);
+  }
+
+  /**
+   * The state of `base` with a group's rows over it, or, for `NO_STATE`, of these alone; held once. Rows of
+   * one key must be one entry, and `rows` knows which keys are among them.
+   */
+  build(
+    group: number,
+    base: number,
+    { entries, length }: { readonly entries: Int32Array; readonly length: number },
+    rows: { has(key: number): boolean },
+  ): number {
+    const state = this.create(group, base === NO_STATE ? this.#recent : base);
+    const spare = this.apply(state, entries, length);
+    this.spareRows[state] = base === NO_STATE ? 0 : spare;
+    this.neededRows[state] = length - this.spareRows[state];
+    if (base === NO_STATE && this.size[state] !== length) {
+      const { key } = this.entries;
+      const gone: number[] = [];
+      this.trie.forEach(this.root[state], (entry) => {
+        if (!rows.has(key[entry])) gone.push(key[entry]);
+      });
+      for (const goneKey of gone) this.remove(state, goneKey);
+    }
+    this.hold(state);
+    if (this.#recent !== NO_STATE) this.release(this.#recent);
+    this.#recent = state;
+    return state;
   }
 
   /** A new state equal to `base`'s, or empty for `NO_STATE`; held once. */

@@ -15,31 +15,11 @@ export const UNKNOWN = -2;
 export class SharedStates {
   readonly entries: EntryPool;
   readonly states: LiveStates;
-  /** The state that the next snapshot is built on, so that it shares what is equal. */
-  #recent = NO_STATE;
 
   constructor() {
     const seed = randomBytes(8);
     this.entries = new EntryPool(new KeyTable(seed.readInt32LE(0), seed.readInt32LE(4)));
     this.states = new LiveStates(this.entries);
-  }
-
-  /** The state of `base` with a group's entries over it, or of these alone; the caller holds it. */
-  build(group: number, base: number, { entries, length }: GroupEntries, rows: GroupRows): number {
-    const { states } = this;
-    const state = states.create(group, base === NO_STATE ? this.#recent : base);
-    states.apply(state, entries, length);
-    if (base === NO_STATE && states.size[state] !== length) {
-      const gone: number[] = [];
-      states.trie.forEach(states.root[state], (entry) => {
-        if (!rows.has(this.entries.key[entry])) gone.push(this.entries.key[entry]);
-      });
-      for (const key of gone) states.remove(state, key);
-    }
-    states.hold(state);
-    if (this.#recent !== NO_STATE) states.release(this.#recent);
-    this.#recent = state;
-    return state;
   }
 
   /** Lets two states that are equal be one, so that what is built on either shares its nodes. */
@@ -117,7 +97,7 @@ export class RoomStates {
       const before = this.groups.prev[group];
       const base = before === NO_PREDECESSOR ? NO_STATE : this.stateOf[before];
       const isKnown = base !== UNKNOWN && !this.#ancestries.tooLarge.has(group);
-      const state = isKnown ? this.#shared.build(group, base, entries, rows) : UNKNOWN;
+      const state = isKnown ? this.#shared.states.build(group, base, entries, rows) : UNKNOWN;
       this.#complete(group, state);
       if (base >= 0) states.release(base);
     }

@@ -11,8 +11,8 @@ const TAKEN = -1;
 type OnEdge = (group: number, prev: number) => void;
 
 /**
- * Calls `onEdge` with all edges of the room's groups `ids`, which ascend, and of the groups beside
- * these that they lead to or that lead to one of them. Returns the groups beside.
+ * Calls `onEdge` with all edges of the room's groups `ids`, which ascend, of the groups beside these that read
+ * through one of them, and of all that any of these leads to. Returns the groups beside.
  *
  * In a sound database there are none, and the file is read once. Otherwise it is read again until all
  * are known; 16 bytes an edge of neighbouring ids are held then, for the ids of a chain lie close
@@ -24,6 +24,7 @@ export async function collectEdges(
   onEdge: OnEdge,
 ): Promise<ReadonlySet<number>> {
   const beside = new Set<number>();
+  const below = new Set<number>();
   const room = new IdFinder(ids);
   const prevs = new IdFinder(ids);
   await readEdges(edges, (group, prev) => {
@@ -31,12 +32,21 @@ export async function collectEdges(
       onEdge(group, prev);
       if (!prevs.has(prev)) beside.add(prev);
     } else if (prevs.has(prev)) {
-      beside.add(group);
+      below.add(group);
     }
   });
-  let wanted = new Set(beside);
+  let wanted = new Set(below);
   while (wanted.size > 0) {
-    wanted = await follow(edges, wanted, (group, prev) => {
+    wanted = await follow(edges, wanted, 'descendants', (_, group) => {
+      if (below.has(group) || room.has(group)) return false;
+      below.add(group);
+      return true;
+    });
+  }
+  for (const group of below) beside.add(group);
+  wanted = new Set(beside);
+  while (wanted.size > 0) {
+    wanted = await follow(edges, wanted, 'ancestors', (group, prev) => {
       onEdge(group, prev);
       if (beside.has(prev) || room.has(prev)) return false;
       beside.add(prev);
@@ -47,39 +57,44 @@ export async function collectEdges(
 }
 
 /**
- * Reads the edges of the wanted groups and, as far as it can, of those they lead to. `isNew` is called
- * with each and says whether its predecessor is to be followed. Returns those that could not be yet.
+ * Follows the edges from the wanted groups, and as far as it can from those that are found. `isNew` is called
+ * with where each edge begins and ends in this direction, and says whether it is to be followed from there.
+ * Returns the groups from which it could not be yet.
  */
 async function follow(
   edges: Input,
   wanted: ReadonlySet<number>,
-  isNew: (group: number, prev: number) => boolean,
+  direction: 'ancestors' | 'descendants',
+  isNew: (from: number, to: number) => boolean,
 ): Promise<Set<number>> {
-  let top = 0;
-  for (const id of wanted) top = Math.max(top, id);
-  const isHeld = (group: number): boolean =>
-    (group <= top && group > top - WINDOW) || wanted.has(group);
+  const isUp = direction === 'ancestors';
+  let first = isUp ? 0 : Infinity;
+  for (const id of wanted) first = isUp ? Math.max(first, id) : Math.min(first, id);
+  const isHeld = (id: number): boolean =>
+    wanted.has(id) ||
+    (isUp ? id <= first && id > first - WINDOW : id >= first && id < first + WINDOW);
 
   const held = new EdgeList();
   await readEdges(edges, (group, prev) => {
-    if (isHeld(group)) held.add(group, prev);
+    if (isUp && isHeld(group)) held.add(group, prev);
+    if (!isUp && isHeld(prev)) held.add(prev, group);
   });
-  const { groups, prevs, length } = held;
+  const { groups: from, prevs: to, length } = held;
 
   const reached = new Set(wanted);
   const later = new Set<number>();
   for (let isComplete = false; !isComplete;) {
     isComplete = true;
-    // Backwards, because a predecessor's edge mostly stands before its successor's.
-    for (let i = length - 1; i >= 0; i--) {
-      const prev = prevs[i];
-      if (!reached.has(groups[i])) continue;
-      if (isNew(groups[i], prev)) {
-        if (isHeld(prev)) reached.add(prev);
-        else later.add(prev);
+    for (let n = 0; n < length; n++) {
+      // A predecessor's edge mostly stands before its successor's.
+      const i = isUp ? length - 1 - n : n;
+      if (!reached.has(from[i])) continue;
+      if (isNew(from[i], to[i])) {
+        if (isHeld(to[i])) reached.add(to[i]);
+        else later.add(to[i]);
         isComplete = false;
       }
-      groups[i] = TAKEN;
+      from[i] = TAKEN;
     }
   }
   return later;

@@ -3,8 +3,8 @@ import { GroupTableBuilder, type GroupTable } from '../group-table.js';
 import { lowerBound } from '../id-list.js';
 
 /**
- * The groups of all rooms, room by room. Takes 4 bytes a group, and 8 for each edge between rooms, beside
- * what `AllGroups` takes.
+ * The groups of all rooms, room by room. Beside what `AllGroups` takes it takes 4 bytes a group, and 8 more
+ * if an edge leads from one room to another.
  */
 export class RoomsGraph {
   readonly #groups: AllGroups;
@@ -12,8 +12,9 @@ export class RoomsGraph {
   /** The groups, room by room, and where each room's begin. */
   readonly #members: Int32Array;
   readonly #starts: Int32Array;
-  /** Room × number of groups + group beside it that has one of its groups as predecessor; ascending. */
-  readonly #successors: Float64Array;
+  /** The groups that have group 0 as predecessor, then those of group 1 and so on, and where each one's begin. */
+  readonly #successors: Int32Array = new Int32Array(0);
+  readonly #successorStarts: Int32Array = new Int32Array(0);
 
   /** `nameless` is what a group is whose room is not known. */
   constructor(groups: AllGroups, rooms: number, nameless: 'missing-group' | 'out-of-range') {
@@ -24,16 +25,13 @@ export class RoomsGraph {
     for (let room = 0; room < rooms; room++) starts[room + 1] += starts[room];
     const next = starts.slice();
     this.#members = new Int32Array(starts[rooms]);
-    const successors: number[] = [];
     groups.rooms.forEach((room, group) => {
       if (room !== NO_ROOM) this.#members[next[room]++] = group;
-      this.#forEachEdge(group, (prev) => {
-        const other = groups.rooms[prev];
-        if (other !== NO_ROOM && other !== room) successors.push(this.keyOf(other, group));
-      });
     });
     this.#starts = starts;
-    this.#successors = Float64Array.from(successors).sort();
+    if (this.#hasCrossing()) {
+      [this.#successors, this.#successorStarts] = this.#reversed();
+    }
   }
 
   /** Orders rows by room, and in a room by group. */
@@ -61,9 +59,18 @@ export class RoomsGraph {
       if (isIn(repeated, group)) builder.addEdge(ids[group], ids[edges.predecessor(group, 0)]);
     };
     members.forEach(addEdges);
-    const from = lowerBound(this.#successors, this.keyOf(room, 0));
-    const to = lowerBound(this.#successors, this.keyOf(room + 1, 0));
-    for (const key of this.#successors.subarray(from, to)) addBeside(key % ids.length);
+    // Who reads through one of the room's groups, from however far away, may be irregular.
+    const below = new Set<number>();
+    const addSuccessors = (group: number): void => {
+      this.#forEachSuccessor(group, (successor) => {
+        if (rooms[successor] === room) return;
+        addBeside(successor);
+        below.add(successor);
+      });
+    };
+    members.forEach(addSuccessors);
+    // What is added meanwhile comes as well.
+    below.forEach(addSuccessors);
     for (let group = beside.pop(); group !== undefined; group = beside.pop()) {
       builder.addAncestor(ids[group], rooms[group] === NO_ROOM ? this.#nameless : 'other-room');
       addEdges(group);
@@ -90,6 +97,42 @@ export class RoomsGraph {
       }
     }
     return outsiders;
+  }
+
+  /** Whether an edge leads to another room. */
+  #hasCrossing(): boolean {
+    const { rooms } = this.#groups;
+    return rooms.some((room, group) => {
+      let crosses = false;
+      this.#forEachEdge(group, (prev) => {
+        crosses ||= rooms[prev] !== NO_ROOM && rooms[prev] !== room;
+      });
+      return crosses;
+    });
+  }
+
+  /** All edges the other way round. */
+  #reversed(): [successors: Int32Array, starts: Int32Array] {
+    const { length } = this.#groups.ids;
+    const starts = new Int32Array(length + 1);
+    const forEach = (visit: (group: number, prev: number) => void): void => {
+      for (let group = 0; group < length; group++) {
+        this.#forEachEdge(group, (prev) => visit(group, prev));
+      }
+    };
+    forEach((_, prev) => starts[prev + 1]++);
+    for (let group = 0; group < length; group++) starts[group + 1] += starts[group];
+    const next = starts.slice();
+    const successors = new Int32Array(starts[length]);
+    forEach((group, prev) => (successors[next[prev]++] = group));
+    return [successors, starts];
+  }
+
+  #forEachSuccessor(group: number, visit: (successor: number) => void): void {
+    if (this.#successorStarts.length === 0) return;
+    for (let i = this.#successorStarts[group]; i < this.#successorStarts[group + 1]; i++) {
+      visit(this.#successors[i]);
+    }
   }
 
   #forEachEdge(group: number, visit: (prev: number) => void): void {
