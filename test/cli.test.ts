@@ -153,6 +153,28 @@ test('no output takes the place of what is read, by whatever name', async (t) =>
   assert.equal(within.code, 0, within.stderr);
 });
 
+test('no output takes the place of another, by whatever name', async (t) => {
+  const folder = await exportRoom(t);
+  const { folder: beside } = await outputFolder(t);
+  await symlink('out.sql', join(beside, 'link'));
+  await symlink(beside, join(beside, 'here'));
+  for (const outputs of [
+    ['-o', 'out.sql', '--stats-file', './out.sql'],
+    ['-o', 'out.sql', '--stats-file', 'link'],
+    ['-o', 'here/out.sql', '--stats-file', 'out.sql'],
+    ['-o', 'before_edges.csv', '-g'],
+    ['--stats-file', 'here/after_nodes.csv', '-g'],
+  ]) {
+    const { code, stderr } = await runCli(['-i', folder, '-r', ROOM, ...outputs], { cwd: beside });
+    assert.equal(code, 2, stderr);
+    assert.match(stderr, /are one file, and would hold two outputs/);
+  }
+  assert.deepEqual((await readdir(beside)).sort(), ['here', 'link']);
+  const nowhere = ['-o', '/dev/null', '--stats-file', '/dev/null'];
+  const { code, stderr } = await runCli(['-i', folder, '-r', ROOM, ...nowhere]);
+  assert.equal(code, 0, stderr);
+});
+
 test('a current folder that is gone is told', async (t) => {
   const folder = join(await temporaryFolder(t), 'gone');
   await mkdir(folder);

@@ -177,7 +177,6 @@ const WRONG: [args: string[], message: RegExp][] = [
   [['-r', 'other'], /-r \(--room-id\) is given 2 times/],
   [['-i', ''], /-i is given an empty value/],
   [['-o', '-', '--stats-file', '-'], /would mix on standard output/],
-  [['-o', 'same', '--stats-file', './same'], /both name same/],
   [['--unbuffered'], /goes with -o - alone/],
   [['--unbuffered', '-o', 'out.sql'], /goes with -o - alone/],
   [['-t=maybe'], /-t \(--transactions\) takes no value, but is given 'maybe'/],

@@ -17,7 +17,7 @@ import { openFigures, writeFigures } from './figures.js';
 import { ALL_IS_APPLIED, InterruptedError } from './interruption.js';
 import type { Interruption, Signal } from './interruption.js';
 import { OPTIONS } from './options.js';
-import { protectInputs } from './protect-inputs.js';
+import { protectFiles } from './protect-files.js';
 import type { StatusLine } from './status-line.js';
 
 /** What a command line of `apply` asks for, checked. `-` is standard input, or output. */
@@ -99,7 +99,7 @@ export async function runApplyCommand(
   let figures: OpenOutput | undefined;
   let report: object | undefined;
   try {
-    await protectInputs([command.changes], [command.statsFile]);
+    await protectFiles([command.changes], [command.statsFile]);
     figures = await openFigures(command.statsFile, { tmpdir: tmpdir(), signal });
     // What is no file of changes, or has none yet, needs no database.
     const first = await changes.next();

@@ -1,4 +1,3 @@
-import { resolve } from 'node:path';
 import type { Format } from '../compress.js';
 import { UsageError } from '../errors.js';
 import { SYNAPSE_HOPS } from '../planner/chains-to-come.js';
@@ -101,11 +100,6 @@ function checked(given: Arguments, env: NodeJS.ProcessEnv): CompressCommand {
     throw new UsageError(
       '-o - and --stats-file - would mix on standard output; name a file for one.',
     );
-  }
-  if (output !== undefined && output !== '-' && statsFile !== undefined && statsFile !== '-') {
-    if (resolve(output) === resolve(statsFile)) {
-      throw new UsageError(`-o and --stats-file both name ${output}; name two files.`);
-    }
   }
   return {
     source,

@@ -8,6 +8,7 @@ import type { Totals } from '../report/room-totals.js';
 import { readableSize } from '../report/size.js';
 import type { Statistics } from '../report/statistics.js';
 import { roomLines, summaryLines, totalLines } from '../report/summary.js';
+import { GRAPH_FILES } from '../sinks/graphs.js';
 import type { OpenOutput, SpoolSettings } from '../sinks/output.js';
 import { AdaptivePlanner } from '../planner/adaptive.js';
 import { LevelsPlanner } from '../planner/levels.js';
@@ -22,7 +23,7 @@ import { ALL_IS_APPLIED, InterruptedError } from './interruption.js';
 import type { Interruption } from './interruption.js';
 import { openChanges } from './open-changes.js';
 import { openRooms, openSource } from './open-source.js';
-import { protectInputs } from './protect-inputs.js';
+import { protectFiles } from './protect-files.js';
 import type { StatusLine } from './status-line.js';
 import { temporaryFolder } from './temporary-folder.js';
 
@@ -67,7 +68,7 @@ async function runOnce(
   process.once('exit', () => void discard());
   let written = false;
   try {
-    await protectInputs(filesRead(command), [command.output, command.statsFile]);
+    await protectFiles(filesRead(command), filesWritten(command));
     // Before anything is read: where they can't be written is then known at once.
     commit = await openCommit(command, spool, status);
     changes = commit?.output ?? (await openChanges(command, spool, () => source.storedTables!()));
@@ -107,6 +108,10 @@ async function runOnce(
 function filesRead({ source }: CompressCommand): string[] {
   if (source.kind === 'postgres') return [];
   return [...source.inputs, ...Object.values(source.tables ?? {})];
+}
+
+function filesWritten({ output, statsFile, graphs }: CompressCommand): (string | undefined)[] {
+  return [output, statsFile, ...(graphs ? GRAPH_FILES : [])];
 }
 
 /** Loads what it needs only where it is needed. */

@@ -28,10 +28,16 @@ export function failureOf(thrown: unknown, env: NodeJS.ProcessEnv): Failure {
     };
   }
   const message = thrown instanceof Error ? thrown.message : inspect(thrown);
+  if (thrown instanceof RangeError && /allocation failed/.test(message)) {
+    return {
+      exitCode: 1,
+      message: `synapse_compress_state: the system gave no more memory: ${message}. docs/architecture.md says what takes how much.${details}`,
+    };
+  }
   const advice = details || ` Run it again with ${DEBUG_VARIABLE}=1 and report what it prints.`;
   return {
     exitCode: 1,
-    message: `synapse_compress_state: internal error, a defect of this program: ${message}${advice}`,
+    message: `synapse_compress_state: internal error, a defect of this program: ${message}.${advice}`,
   };
 }
 

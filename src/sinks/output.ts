@@ -4,7 +4,7 @@ import { access, lstat, open, readlink, realpath, rename, stat } from 'node:fs/p
 import type { FileHandle } from 'node:fs/promises';
 import type { Stats } from 'node:fs';
 import { Socket } from 'node:net';
-import { dirname, join, resolve } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import type { Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { setTimeout } from 'node:timers/promises';
@@ -209,7 +209,8 @@ async function openFifo(path: string, signal: AbortSignal | undefined): Promise<
 }
 
 /** Where a path leads, also when the link's end is not there yet. */
-async function followLinks(path: string): Promise<string> {
+/** The file that `path` leads to, which need not be there yet, under its own name. */
+export async function followLinks(path: string): Promise<string> {
   try {
     return await realpath(path);
   } catch (error) {
@@ -219,7 +220,7 @@ async function followLinks(path: string): Promise<string> {
   }
   const folder = await realpath(dirname(path));
   const isLink = (await statIfThere(path, lstat))?.isSymbolicLink() === true;
-  return isLink ? followLinks(resolve(folder, await readlink(path))) : resolve(path);
+  return isLink ? followLinks(resolve(folder, await readlink(path))) : join(folder, basename(path));
 }
 
 async function statIfThere(path: string, statOf = stat): Promise<Stats | undefined> {

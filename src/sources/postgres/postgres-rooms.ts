@@ -101,7 +101,8 @@ function oneOfMany(source: RoomSource): RoomSource {
     rows() {
       rows = source.rows();
       // A COPY that is broken off takes the connection with it, and the snapshot.
-      return chunkStream(rows.iterator({ destroyOnReturn: false }) as AsyncGenerator<Buffer>);
+      const chunks: AsyncIterator<Buffer> = rows.iterator({ destroyOnReturn: false });
+      return chunkStream(chunks as AsyncGenerator<Buffer, void, undefined>);
     },
     async close() {
       if (rows === undefined || rows.closed) return;
