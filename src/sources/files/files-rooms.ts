@@ -13,16 +13,15 @@ import { Pieces } from '../sort/pieces.js';
 import type { Run } from '../sort/run.js';
 import { RunChunks } from '../sort/run-chunks.js';
 import { ExternalSort } from '../sort/sort-lines.js';
-import { copyLines, copyStretches, countLines } from './copy-lines.js';
+import { copyLines, copyStretches } from './copy-lines.js';
 import type { FilesSourceSettings } from './files-source.js';
 import { findInputs } from './find-inputs.js';
 import { rereadable, type Input } from './input.js';
 import { readEdges } from './room-edges.js';
 import { RoomNumbers } from './room-numbers.js';
 import { RoomsGraph } from './rooms-graph.js';
+import { StrayRows } from './stray-rows.js';
 import { Work } from './work.js';
-
-const EXAMPLES = 5;
 
 /**
  * Opens every room in exports of the tables, which are read once: the rows are sorted by room and state
@@ -107,8 +106,7 @@ class FilesRooms implements AllRooms {
   readonly #sort: ExternalSort;
   readonly #chunks = new ChunkPool();
   #reading: Readable | undefined;
-  #strayRows = 0;
-  readonly #strayGroups: number[] = [];
+  readonly #stray = new StrayRows();
 
   constructor(settings: Omit<FilesSourceSettings, 'room' | 'range'>, work: Work, found: Found) {
     this.#settings = settings;
@@ -144,11 +142,7 @@ class FilesRooms implements AllRooms {
       };
       await this.#stopReading();
     }
-    if (this.#strayRows > 0) {
-      this.warnings.push(
-        `${this.#strayRows === 1 ? '1 row belongs' : `${this.#strayRows} rows belong`} to state groups that state_groups does not have (${this.#strayGroups.join(', ')}). They were left out, and stay as they are.`,
-      );
-    }
+    this.warnings.push(...this.#stray.warnings(''));
   }
 
   storedTables() {
@@ -219,17 +213,11 @@ class FilesRooms implements AllRooms {
           others = outsiders.keysOf(index);
         }
         if (key !== NO_ROOM) pieces.add(key, starts[i], starts[i + 1]);
-        else if (others.length === 0) this.#stray(group, bytes.subarray(starts[i], starts[i + 1]));
+        else if (others.length === 0)
+          this.#stray.add(group, bytes.subarray(starts[i], starts[i + 1]));
         for (const other of others) pieces.add(other, starts[i], starts[i + 1]);
       }
       if (pieces.count > 0) yield pieces;
-    }
-  }
-
-  #stray(group: number, rows: Buffer): void {
-    this.#strayRows += countLines(rows);
-    if (this.#strayGroups.length < EXAMPLES && !this.#strayGroups.includes(group)) {
-      this.#strayGroups.push(group);
     }
   }
 }

@@ -1,10 +1,9 @@
 import { IdFinder } from '../id-list.js';
 import { Pieces } from '../sort/pieces.js';
-import { copyStretches, countLines } from './copy-lines.js';
+import { copyStretches } from './copy-lines.js';
 import type { Input } from './input.js';
 import type { RoomColumn } from './room-column.js';
-
-const EXAMPLES = 5;
+import { StrayRows } from './stray-rows.js';
 
 /** Picks the lines of the wanted groups out of `state_groups_state`. */
 export class RoomRows {
@@ -12,8 +11,7 @@ export class RoomRows {
   readonly #room: RoomColumn;
   readonly #roomIds: Float64Array;
   readonly #wanted: IdFinder;
-  #strayRows = 0;
-  readonly #strayGroups: number[] = [];
+  readonly #stray = new StrayRows();
 
   /** `wanted` are the groups whose lines are picked, `roomIds` all that the room has, both ascending. */
   constructor(input: Input, room: RoomColumn, wanted: Float64Array, roomIds: Float64Array) {
@@ -41,7 +39,7 @@ export class RoomRows {
           isStray = !isWanted && !roomIds.has(group) && this.#room.holdsRoom(bytes, start);
         }
         if (isWanted) pieces.add(group, start, starts[i + 1]);
-        else if (isStray) this.#stray(group, bytes.subarray(start, starts[i + 1]));
+        else if (isStray) this.#stray.add(group, bytes.subarray(start, starts[i + 1]));
       }
       if (pieces.count > 0) yield pieces;
     }
@@ -49,17 +47,6 @@ export class RoomRows {
 
   /** What was found while reading, in sentences. */
   warnings(): string[] {
-    if (this.#strayRows === 0) return [];
-    const rows = this.#strayRows === 1 ? '1 row' : `${this.#strayRows} rows`;
-    return [
-      `${rows} of the room belong to state groups that state_groups does not have (${this.#strayGroups.join(', ')}). They were left out, and stay as they are.`,
-    ];
-  }
-
-  #stray(group: number, rows: Buffer): void {
-    this.#strayRows += countLines(rows);
-    if (this.#strayGroups.length < EXAMPLES && !this.#strayGroups.includes(group)) {
-      this.#strayGroups.push(group);
-    }
+    return this.#stray.warnings(' of the room');
   }
 }
