@@ -220,6 +220,7 @@ function statisticsOf(
     rowsAfter: counts.rowsAfter,
     bytesBefore: counts.bytesBefore,
     bytesAfter: counts.bytesAfter,
+    elsewhere: counts.elsewhere,
     forcedResets: planner.forcedResets,
     forcedResetRows: planner.forcedResetRows,
     stateGroupsChanged: counts.stateGroupsChanged,

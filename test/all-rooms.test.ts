@@ -27,11 +27,15 @@ const SMALL = '!MlmO6RiERMEwPQNvXSAjqHDDQP-s6jpT6UOy23RaJOY';
 /** Small enough for small rooms, and good enough for a real one. */
 const planner = () => new LevelsPlanner([3, 2, 100, 50]);
 
-/** The changes of all rooms at once. */
-async function allAtOnce(source: CompressRoomsSettings['source'], tmpdir: string): Promise<string> {
+/** The changes of all rooms at once, and the groups and rows that there are said to be. */
+async function allWithTotals(source: CompressRoomsSettings['source'], tmpdir: string) {
   const output = memoryOutput();
-  await compressRooms({ source, planner, output, tmpdir, transactions: true });
-  return output.text();
+  const totals = await compressRooms({ source, planner, output, tmpdir, transactions: true });
+  return { sql: output.text(), totals: [totals.stateGroups, totals.rowsBefore] };
+}
+
+async function allAtOnce(source: CompressRoomsSettings['source'], tmpdir: string): Promise<string> {
+  return (await allWithTotals(source, tmpdir)).sql;
 }
 
 async function alone(source: Parameters<typeof compressRoom>[0]['source']): Promise<string> {
@@ -168,8 +172,11 @@ test('all rooms from a database give what each gives by itself, whatever leads f
         if (![...groups, ...lines].some(([, name]) => name === room)) continue;
         expected += await alone(await openPostgresSource({ ...from, room, range: {} }));
       }
-      const sql = await allAtOnce(await openPostgresRooms(from), folder);
+      const { sql, totals } = await allWithTotals(await openPostgresRooms(from), folder);
       assert.equal(withoutTime(sql), withoutTime(expected));
+      const known = new Set([...groups, ...lines].map(([id]) => id));
+      const rowsOfGroups = rows.filter(([group]) => known.has(group)).length;
+      assert.deepEqual(totals, [known.size, rowsOfGroups]);
 
       const exports = join(folder, 'exports');
       await mkdir(exports, { recursive: true });
@@ -177,8 +184,9 @@ test('all rooms from a database give what each gives by itself, whatever leads f
         await writeFile(join(exports, `${table}.copy`), await buffer(db.copyOut(`TABLE ${table}`)));
       }
       const files = { inputs: [exports], stdin: Readable.from([]), memory: 64_000, tmpdir: folder };
-      const fromFiles = await allAtOnce(await openFilesRooms(files), folder);
-      assert.equal(withoutTime(fromFiles), withoutTime(sql));
+      const fromFiles = await allWithTotals(await openFilesRooms(files), folder);
+      assert.equal(withoutTime(fromFiles.sql), withoutTime(sql));
+      assert.deepEqual(fromFiles.totals, totals);
     }),
     { numRuns: 40 },
   );

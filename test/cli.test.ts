@@ -226,6 +226,7 @@ test('every figure is one JSON object, on stdout or in a file', async (t) => {
     hopsAfter: { largest: 20, mean: 10.5, distribution: ranges({ 1: 1, 10: 9, 25: 10 }) },
     verified: true,
     groupsVerified: 19,
+    elsewhere: { groups: 0, rows: 0, bytes: 0 },
     groupsPassedThrough: 0,
     outcome: 'written',
     outputBytes: (await readFile(file)).length,

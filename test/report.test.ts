@@ -33,6 +33,7 @@ const statistics: Statistics = {
   },
   verified: true,
   groupsVerified: 2500,
+  elsewhere: { groups: 0, rows: 0, bytes: 0 },
   groupsPassedThrough: 1,
   outcome: 'written',
   outputBytes: 2048,

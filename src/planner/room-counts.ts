@@ -1,4 +1,4 @@
-import { IN_RANGE } from '../sources/group-table.js';
+import { ELSEWHERE, IN_RANGE } from '../sources/group-table.js';
 import { GroupCount } from '../report/some-groups.js';
 import type { Hops } from '../report/statistics.js';
 import type { EntryPool } from '../state/entry-pool.js';
@@ -17,6 +17,8 @@ export class RoomCounts {
   rowsDeleted = 0;
   rowsInserted = 0;
   groupsPassedThrough = 0;
+  /** What groups of other rooms, or of none, have of the above: they are only read. */
+  readonly elsewhere = { groups: 0, rows: 0, bytes: 0 };
   /** Groups with two events for one key. */
   readonly contradictory = new GroupCount();
   /** Groups with neither rows nor an edge. */
@@ -34,8 +36,13 @@ export class RoomCounts {
     if ((flags & IN_RANGE) !== 0) this.groupsPassedThrough++;
   }
 
-  kept(rows: GroupRows): void {
+  kept(rows: GroupRows, flags: number): void {
     const bytes = this.#bytesOf(rows.entries, rows.length);
+    if ((flags & ELSEWHERE) !== 0) {
+      this.elsewhere.groups++;
+      this.elsewhere.rows += rows.rows;
+      this.elsewhere.bytes += bytes;
+    }
     this.groups++;
     this.rowsBefore += rows.rows;
     this.rowsAfter += rows.rows;

@@ -249,7 +249,7 @@ export class RoomPlan extends Transform {
   }
 
   #keep(index: number, rows: GroupRows): void {
-    const { ids, prev } = this.#source.groups;
+    const { ids, prev, flags } = this.#source.groups;
     const predecessor = this.#idOf(prev[index]);
     this.#planned.push({
       stateGroup: ids[index],
@@ -259,7 +259,7 @@ export class RoomPlan extends Transform {
       newRows: rows.rows,
       change: undefined,
     });
-    this.counts.kept(rows);
+    this.counts.kept(rows, flags[index]);
   }
 
   #idOf(index: number): number | undefined {

@@ -55,11 +55,13 @@ export class RoomTotals {
     const { outcome } = result;
     const isChanged = outcome === 'written' || outcome === 'no-output-asked';
     this.#isWritten ||= outcome === 'written';
-    totals.stateGroups += result.stateGroups;
-    totals.rowsBefore += result.rowsBefore;
-    totals.rowsAfter += isChanged ? result.rowsAfter : result.rowsBefore;
-    totals.bytesBefore += result.bytesBefore;
-    totals.bytesAfter += isChanged ? result.bytesAfter : result.bytesBefore;
+    // What is read of other rooms is counted with them.
+    const { groups, rows, bytes } = result.elsewhere;
+    totals.stateGroups += result.stateGroups - groups;
+    totals.rowsBefore += result.rowsBefore - rows;
+    totals.rowsAfter += (isChanged ? result.rowsAfter : result.rowsBefore) - rows;
+    totals.bytesBefore += result.bytesBefore - bytes;
+    totals.bytesAfter += (isChanged ? result.bytesAfter : result.bytesBefore) - bytes;
     if (!isChanged) return;
     totals.roomsChanged++;
     totals.groupsWritten += result.groupsWritten;

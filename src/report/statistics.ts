@@ -17,6 +17,8 @@ export interface Statistics {
   /** Estimated bytes of the rows and their index entries, before and after. */
   readonly bytesBefore: number;
   readonly bytesAfter: number;
+  /** What groups of other rooms, or of none, have of these: they are only read. */
+  readonly elsewhere: { readonly groups: number; readonly rows: number; readonly bytes: number };
   /** Groups written in full because no base had only keys of theirs, and the rows of these groups. */
   readonly forcedResets: number;
   readonly forcedResetRows: number;
