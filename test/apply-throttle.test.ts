@@ -37,16 +37,19 @@ test('a pause is what the pace asks for beyond the time that the batch took', as
   const { rewriter } = server();
   const rows = new Throttle(rewriter, { pace: { rowsPerSecond: 500 } });
   assert.equal(rows.mostRows, 500);
-  assert.ok((await milliseconds(rows.pause(OUTCOME, 0.1))) >= 95);
+  rows.took(OUTCOME, 0.1);
+  assert.ok((await milliseconds(rows.pause())) >= 95);
   const share = new Throttle(rewriter, { pace: { share: 0.25 } });
   assert.equal(share.mostRows, Infinity);
-  assert.ok((await milliseconds(share.pause(OUTCOME, 0.05))) >= 145);
+  share.took(OUTCOME, 0.05);
+  assert.ok((await milliseconds(share.pause())) >= 145);
 });
 
 test('a signal ends a pause', async () => {
   const signal = AbortSignal.timeout(20);
   const throttle = new Throttle(server().rewriter, { pace: { rowsPerSecond: 1 }, signal });
-  assert.ok((await milliseconds(throttle.pause(OUTCOME, 0.1))) < 50_000);
+  throttle.took(OUTCOME, 0.1);
+  assert.ok((await milliseconds(throttle.pause())) < 50_000);
 });
 
 test('a standby that is behind is waited for, and so is an old transaction', async () => {
@@ -57,13 +60,13 @@ test('a standby that is behind is waited for, and so is an old transaction', asy
   );
   const said: string[] = [];
   const throttle = new Throttle(busy.rewriter, { onTrouble: (sentence) => said.push(sentence) });
-  await throttle.pause(OUTCOME, 0.1);
+  await throttle.pause();
   assert.deepEqual(said, [
     'A standby is 30 s behind: waiting for it, 300 s at most.',
     "A transaction, of process 77 of the server, is 120 minutes old, and keeps VACUUM from making the rows' space usable: waiting for it, 60 s at most.",
   ]);
   assert.equal(busy.looks, 4);
   // The next look is seconds away.
-  await throttle.pause(OUTCOME, 0.1);
+  await throttle.pause();
   assert.equal(busy.looks, 4);
 });

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -148,6 +148,18 @@ test('adaptive takes whole rooms, keeps every state, and finds nothing to do a s
   const forced = await run(db, { rooms: GOLDEN_ROOMS });
   assert.deepEqual([forced.rooms, forced.rowsDeleted, forced.withoutGain], [3, 0, 3]);
   assert.deepEqual(await readTables(db), tables);
+});
+
+test('columns that the tables have more do not matter, whatever they are called', async (t) => {
+  const db = await goldenDatabase(t);
+  for (const table of ['state_groups_state', 'state_group_edges']) {
+    await db.query(
+      `ALTER TABLE ${table} ADD id bigserial, ADD room text, ADD locked text, ADD change text`,
+    );
+  }
+  const summary = await run(db);
+  assert.deepEqual([summary.rooms, summary.failed], [3, []]);
+  assert.ok(summary.rowsDeleted - summary.rowsInserted > 26_000, summary.lines.join('\n'));
 });
 
 test('a room that levels compressed is compressed by adaptive, and the other way round', async (t) => {
@@ -403,6 +415,14 @@ test('the metrics file adds runs up', async (t) => {
   const third = await figures();
   assert.deepEqual([third['runs_total'], third['last_run_exit_code']], ['3', '5']);
   assert.equal(third['rows_saved_total'], second['rows_saved_total']);
+  // A FIFO has no totals to go on with.
+  const fifo = `${file}.fifo`;
+  execFileSync('mkfifo', [fifo]);
+  const [metrics] = await Promise.all([
+    readFile(fifo, 'utf8'),
+    runCli(['auto', '-p', db.url, '--metrics-file', fifo]),
+  ]);
+  assert.match(metrics, /^synapse_compress_state_runs_total 1$/m);
 });
 
 test('a metrics file that can not be written is told before anything is done', async (t) => {
@@ -422,6 +442,7 @@ test('what makes no sense on the command line is told', async () => {
     [['--log-format', 'xml', '-p', 'x'], /--log-format takes text or json/],
     [['-n', '0', '-p', 'x'], /-n \(--chunks\) takes a whole number from 1/],
     [['-p', 'x', 'y'], /'y' belongs to no option/],
+    [['-p', 'x', '--dry-run', '--vacuum'], /--dry-run changes nothing/],
     [['-p', 'x', '--max-hops', '5', '-l', '3'], /about adaptive, and levels are asked for/],
     [[], /Which database\?/],
   ] as const) {

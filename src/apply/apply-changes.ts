@@ -64,15 +64,17 @@ export async function applyChanges(settings: ApplySettings, applied: Applied): P
 
   const rewrite = async (): Promise<void> => {
     if (groups.length === 0) return;
+    if (!settings.dryRun) await throttle.pause();
+    if (signal?.aborted) return;
     const batch: Batch = { room, changes: groups };
     groups = [];
     const begun = performance.now();
     const outcome = await (settings.dryRun ? rewriter.inspect(batch) : rewriter.rewrite(batch));
     add(applied, outcome);
     size.took(outcome.seconds);
+    throttle.took(outcome, (performance.now() - begun) / 1000);
     applied.seconds = (performance.now() - started) / 1000;
     onProgress?.(applied);
-    await throttle.pause(outcome, (performance.now() - begun) / 1000);
   };
 
   try {

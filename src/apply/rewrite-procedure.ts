@@ -14,6 +14,7 @@
  *   deletion; the predecessor is older; its stored edge and rows are what was read; and the new rows that
  *   arrived are, by number and hash, what was planned. So rows that were lost or spoilt on the way, in a
  *   file that was cut off, leave the group as it is.
+ * - What a trigger or a rule keeps from being deleted or inserted is an error, and all is rolled back.
  * - To leave a group as it is is always right: each change keeps its group's state, so any part of the
  *   changes, in any order, does. The state that a change was planned on is still the group's when it is
  *   applied, however late: nobody changes the state of a group. Synapse writes it once; a purge, this
@@ -66,6 +67,7 @@ CREATE OR REPLACE FUNCTION pg_temp.rewrite_part(
     OUT rewritten bigint[], OUT done bigint, OUT deleted bigint, OUT inserted bigint,
     OUT skipped bigint[], OUT reasons text[]
 ) LANGUAGE plpgsql SET enable_seqscan = off SET enable_indexscan = off SET enable_sort = off SET jit = off AS $function$
+#variable_conflict use_variable
 DECLARE
     locked bigint[];
     pending bigint[] := '{}';
@@ -74,6 +76,7 @@ DECLARE
     stored_rows bigint;
     stored_hash numeric;
     reason text;
+    rows_written bigint;
 BEGIN
     rewritten := '{}';
     done := 0;
@@ -142,6 +145,11 @@ BEGIN
             IF NOT dry_run THEN
                 DELETE FROM state_group_edges WHERE state_group = change.state_group;
                 DELETE FROM state_groups_state WHERE state_group = change.state_group;
+                GET DIAGNOSTICS rows_written = ROW_COUNT;
+                IF rows_written <> stored_rows THEN
+                    RAISE 'Of state group %, % of % rows were deleted: a trigger or a rule is in the way.',
+                        change.state_group, rows_written, stored_rows;
+                END IF;
             END IF;
         END IF;
         IF reason IS NOT NULL THEN
@@ -164,6 +172,10 @@ BEGIN
     INSERT INTO state_groups_state (state_group, room_id, type, state_key, event_id)
     SELECT state_group, room, type, state_key, event_id FROM unnest(rewritten) AS state_group
     JOIN pg_temp.synapse_compress_state_rows USING (state_group);
+    GET DIAGNOSTICS rows_written = ROW_COUNT;
+    IF rows_written <> inserted THEN
+        RAISE '% of % rows were inserted: a trigger or a rule is in the way.', rows_written, inserted;
+    END IF;
 END
 $function$;
 

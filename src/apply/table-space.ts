@@ -1,3 +1,4 @@
+import { DatabaseError } from '../errors.js';
 import { readableSize } from '../report/size.js';
 import type { Applied } from './apply-changes.js';
 import type { Rewriter } from './rewriter.js';
@@ -38,12 +39,23 @@ export async function readSpace(rewriter: Rewriter): Promise<TableSpace> {
   return space;
 }
 
-/** Runs a plain VACUUM of all that was changed, until the signal ends it. False if the user may not. */
-export async function vacuum(rewriter: Rewriter): Promise<boolean> {
+/**
+ * Runs a plain VACUUM of all that was changed, until the signal ends it. Returns why it was not done, as a
+ * sentence; undefined if it was.
+ *
+ * @throws the signal's reason
+ */
+export async function vacuum(rewriter: Rewriter): Promise<string | undefined> {
   const { isOwner } = await readSpace(rewriter);
-  if (!isOwner) return false;
-  await rewriter.runLong(`VACUUM (ANALYZE) ${TABLES}`);
-  return true;
+  if (!isOwner) return "VACUUM was not run, as it takes the tables' owner or a superuser.";
+  try {
+    await rewriter.runLong(`VACUUM (ANALYZE) ${TABLES}`);
+    return undefined;
+  } catch (error) {
+    // All is applied, and somebody else's VACUUM, or the next one, will do.
+    if (error instanceof DatabaseError) return `VACUUM was not run to its end. ${error.message}`;
+    throw error;
+  }
 }
 
 /** Bytes that `state_groups_state` takes, and about how many its rows need. */

@@ -44,6 +44,7 @@ interface Load {
 export class Throttle {
   readonly #rewriter: Pick<Rewriter, 'query'>;
   readonly #settings: ThrottleSettings;
+  #restUntil = 0;
   #lookAt = 0;
   #waitsForTransactions = true;
   #waitsForStandbys = true;
@@ -59,14 +60,18 @@ export class Throttle {
     return pace !== undefined && 'rowsPerSecond' in pace ? pace.rowsPerSecond : Infinity;
   }
 
-  /** Waits as long as a batch that took so many seconds calls for. Returns at once when the signal is aborted. */
-  async pause({ rowsDeleted, rowsInserted }: Outcome, seconds: number): Promise<void> {
+  /** What has just been done, in so many seconds: the next pause is as long as that calls for. */
+  took({ rowsDeleted, rowsInserted }: Outcome, seconds: number): void {
     const { pace } = this.#settings;
-    if (pace !== undefined) {
-      const whole =
-        'share' in pace ? seconds / pace.share : (rowsDeleted + rowsInserted) / pace.rowsPerSecond;
-      await this.#sleep((whole - seconds) * 1000);
-    }
+    if (pace === undefined) return;
+    const whole =
+      'share' in pace ? seconds / pace.share : (rowsDeleted + rowsInserted) / pace.rowsPerSecond;
+    this.#restUntil = performance.now() + (whole - seconds) * 1000;
+  }
+
+  /** Waits until there may be another batch. Returns at once when the signal is aborted. */
+  async pause(): Promise<void> {
+    await this.#sleep(this.#restUntil - performance.now());
     if (performance.now() < this.#lookAt) return;
     await this.#waitForServer();
     this.#lookAt = performance.now() + LOOK_EVERY;

@@ -36,20 +36,29 @@ const LONGEST_PAUSE = 10_000;
 const LONGEST_SILENCE = 660_000;
 
 /**
- * What a session of ours is set to. No lock is waited for so long that Synapse would notice; the server
- * ends the session, and frees what it locked, when we are gone without a word.
+ * What a session of ours is set to; what the server's version lacks is left out. No lock is waited for so
+ * long that Synapse would notice; the server ends the session, and frees what it locked, when we are gone
+ * without a word, but not while a room is planned between two transactions.
  */
 const SETTINGS = `
-  SET client_encoding = 'UTF8';
-  SET standard_conforming_strings = on;
-  SET row_security = off;
-  SET lock_timeout = '5s';
-  SET statement_timeout = '10min';
-  SET idle_in_transaction_session_timeout = '1min';
-  SET tcp_keepalives_idle = 30;
-  SET tcp_keepalives_interval = 10;
-  SET tcp_keepalives_count = 3;
-`;
+  SELECT count(set_config(name, value, false))
+  FROM (VALUES ${Object.entries({
+    client_encoding: 'UTF8',
+    standard_conforming_strings: 'on',
+    array_nulls: 'on',
+    row_security: 'off',
+    lock_timeout: '5s',
+    statement_timeout: '10min',
+    transaction_timeout: '0',
+    idle_in_transaction_session_timeout: '1min',
+    idle_session_timeout: '0',
+    tcp_keepalives_idle: '30',
+    tcp_keepalives_interval: '10',
+    tcp_keepalives_count: '3',
+  })
+    .map(([name, value]) => `('${name}', '${value}')`)
+    .join(', ')}) AS wanted (name, value)
+  JOIN pg_settings USING (name)`;
 
 const WHEREABOUTS = `
   SELECT pg_backend_pid() AS pid, backend_start::text AS start, current_database() AS database,

@@ -8,6 +8,7 @@ import {
   createTables,
   forgetRoomsThatAreGone,
   lowestUncompressed,
+  roomsWithoutGroups,
   saveLowestUncompressed,
 } from './bookkeeping.js';
 import { RoomCompressor } from './room-compressor.js';
@@ -84,16 +85,19 @@ class AutoCompressor {
     } catch (error) {
       if (!this.#stop.aborted) throw error;
     }
-    if (
-      rewriter !== undefined &&
-      this.#settings.vacuum &&
-      this.#compressor.counts.rowsDeleted > 0 &&
-      !this.#stop.aborted
-    ) {
-      const isDone = await vacuum(rewriter);
-      if (isDone) log('info', 'Vacuumed the tables.');
-      else log('warning', 'This user may not VACUUM state_groups_state; its owner may.');
+    if (this.#settings.vacuum && rewriter !== undefined) await this.#vacuum(rewriter);
+  }
+
+  async #vacuum(rewriter: Rewriter): Promise<void> {
+    const { signal, log } = this.#settings;
+    if (this.#compressor.counts.rowsDeleted === 0 || signal.aborted) return;
+    if (this.#stop.aborted) {
+      log('warning', 'VACUUM was not run, because the time is up.');
+      return;
     }
+    const whyNot = await vacuum(rewriter);
+    if (whyNot === undefined) log('info', 'Vacuumed the tables.');
+    else log('warning', whyNot);
   }
 
   summary(): AutoSummary {
@@ -110,6 +114,8 @@ class AutoCompressor {
   /** As the old tool: a chunk of the room whose turn it is, then of the next. */
   async #byLowestGroup(rewriter: Rewriter): Promise<void> {
     const { rooms, except, maxRooms } = this.#settings;
+    const unknown = await rewriter.transaction((client) => roomsWithoutGroups(client, rooms));
+    unknown.forEach((room) => this.#warnOfUnknown(room));
     const ended: string[] = [];
     let from = 0;
     while (!this.#isDone()) {
@@ -134,9 +140,7 @@ class AutoCompressor {
     const { dsn, env, order, rooms, except, maxRooms, log } = this.#settings;
     const { rooms: all } = await readEstimates({ dsn, env, rooms, signal: this.#stop });
     for (const room of rooms) {
-      if (!all.some((estimate) => estimate.room === room)) {
-        log('warning', `Room '${room}' has no state groups in this database.`, { room });
-      }
+      if (!all.some((estimate) => estimate.room === room)) this.#warnOfUnknown(room);
     }
     const wanted = all.filter(({ room }) => !except.includes(room));
     const due = wanted.filter((estimate) => this.#isDue(estimate)).sort(IN_ORDER[order]);
@@ -153,6 +157,11 @@ class AutoCompressor {
         else while ((await this.#compressMore(room)) && !this.#isDone());
       });
     }
+  }
+
+  #warnOfUnknown(room: string): void {
+    const sentence = `Room '${room}' has no state groups in this database.`;
+    this.#settings.log('warning', sentence, { room });
   }
 
   /** Whether there may be more of the room to compress. */

@@ -80,6 +80,18 @@ export async function forgetRoomsThatAreGone(client: pg.ClientBase): Promise<num
   return Number(rows[0].count);
 }
 
+/** Those of the rooms that have no state groups. */
+export async function roomsWithoutGroups(
+  client: pg.ClientBase,
+  rooms: readonly string[],
+): Promise<string[]> {
+  const { rows } = await client.query<{ room: string }>(
+    'SELECT room FROM unnest($1::text[]) AS room WHERE NOT EXISTS (SELECT FROM state_groups WHERE room_id = room)',
+    [rooms],
+  );
+  return rows.map(({ room }) => room);
+}
+
 /**
  * The room of the lowest state group that is not compressed yet, among those rooms or all, and that group; if
  * it is known that there is none below `from`, they need not be looked at again.

@@ -270,6 +270,7 @@ export class RoomCompressor {
       left--;
       const isFull = strategy.name === 'levels' ? bytes >= MOST_BYTES : this.#size.isFull;
       if (!isFull && left > 0) continue;
+      await this.#throttle!.pause();
       if (this.#stop.aborted) {
         const applied = groupsToWrite - left - batch.length;
         log('info', `${applied} of ${groupsToWrite} changes of room '${room}' are applied.`, {
@@ -285,6 +286,7 @@ export class RoomCompressor {
       batch = [];
       bytes = 0;
       this.#size.took(outcome.seconds);
+      this.#throttle!.took(outcome, (performance.now() - begun) / 1000);
       counts.groupsRewritten += outcome.rewritten;
       counts.groupsSkipped += outcome.skipped.length;
       counts.rowsDeleted += outcome.rowsDeleted;
@@ -295,7 +297,6 @@ export class RoomCompressor {
           stateGroup,
         });
       }
-      await this.#throttle!.pause(outcome, (performance.now() - begun) / 1000);
     }
   }
 }

@@ -142,12 +142,12 @@ function estimateStatement(hasProgress: boolean, percentage: number): string {
     ),
     snapshots AS (
       SELECT room_id, count(*) AS snapshots, count(*) FILTER (WHERE is_new) AS new_snapshots,
-        avg((SELECT count(*) FROM state_groups_state AS s WHERE s.state_group = id))
+        avg((SELECT count(*) FROM state_groups_state AS s WHERE s.state_group = snapshot.id))
           FILTER (WHERE (n + snapshots / ${2 * SNAPSHOTS}) * ${SNAPSHOTS} % snapshots < ${SNAPSHOTS}) AS rows
       FROM snapshot GROUP BY room_id
     ),
     sample AS (
-      SELECT (SELECT room_id FROM state_groups AS g WHERE g.id = state_group) AS room_id,
+      SELECT (SELECT g.room_id FROM state_groups AS g WHERE g.id = e.state_group) AS room_id,
         (SELECT count(*) FROM state_groups_state AS s WHERE s.state_group = e.state_group) AS rows
       FROM state_group_edges AS e TABLESAMPLE SYSTEM (${percentage}) REPEATABLE (1)
     ),

@@ -191,11 +191,9 @@ export async function applyAndReport(
 
 async function vacuumAndSay(rewriter: Rewriter, status: StatusLine): Promise<boolean> {
   status.say('VACUUM...');
-  const isVacuumed = await vacuum(rewriter);
-  if (!isVacuumed) {
-    status.say("Warning: VACUUM was not run, as it takes the tables' owner or a superuser.");
-  }
-  return isVacuumed;
+  const whyNot = await vacuum(rewriter);
+  if (whyNot !== undefined) status.say(`Warning: ${whyNot}`);
+  return whyNot === undefined;
 }
 
 function applyFigures({ reasons, ...figures }: Applied): object {

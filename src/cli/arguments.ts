@@ -8,7 +8,7 @@ import type { CommandOptions } from './options.js';
 import { withSeparateValues } from './separate-values.js';
 
 /** What standard output is called. */
-const STANDARD_OUTPUT = ['/dev/stdout', '/dev/fd/1', '/proc/self/fd/1'];
+const STANDARD_OUTPUT = new Set(['/dev/stdout', '/dev/fd/1', '/proc/self/fd/1']);
 
 /** The answer to `--help` or `--version`. */
 export interface Answer {
@@ -120,7 +120,7 @@ export class Arguments {
   /** The file that something is written to, or `-`: opened by name, standard output would begin anew. */
   output(name: string): string | undefined {
     const path = this.text(name);
-    return path !== undefined && STANDARD_OUTPUT.includes(path) ? '-' : path;
+    return path !== undefined && STANDARD_OUTPUT.has(path) ? '-' : path;
   }
 
   /** @throws UsageError if the value is no whole number, or less than `least` */

@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 import { finished } from 'node:stream/promises';
 import { nothingDone } from '../auto/auto-settings.js';
 import type { AutoSettings, AutoSummary } from '../auto/auto-settings.js';
@@ -147,6 +147,9 @@ export function parseAutoCommand(
   if (!isLogFormat(logFormat)) {
     throw new UsageError(`--log-format takes text or json, not '${logFormat}'.`);
   }
+  if (given.has('dry-run') && given.has('vacuum')) {
+    throw new UsageError('--dry-run changes nothing, and --vacuum does.');
+  }
   return {
     dsn,
     strategy,
@@ -197,7 +200,8 @@ export async function runAutoCommand(
 ): Promise<void> {
   const log = openLog(command.logFormat, status);
   // Told now, and not after a run of hours.
-  if (command.metricsFile !== undefined) await checkWritable(command.metricsFile);
+  const tmpdir = await temporaryFolder(command.tmpdir);
+  if (command.metricsFile !== undefined) await checkWritable(command.metricsFile, tmpdir);
   const summary = nothingDone();
   let failure: unknown;
   try {
@@ -206,7 +210,7 @@ export async function runAutoCommand(
       {
         ...command,
         env: process.env,
-        tmpdir: await temporaryFolder(command.tmpdir),
+        tmpdir,
         signal: interruption.signal,
         log,
         onProgress: (progress) => {
@@ -228,7 +232,7 @@ export async function runAutoCommand(
     failure === undefined ? { exitCode: 0, message: '' } : failureOf(failure, process.env);
   if (command.metricsFile !== undefined) {
     try {
-      await writeMetrics(command.metricsFile, summary, exitCode);
+      await writeMetrics(command.metricsFile, tmpdir, summary, exitCode);
     } catch (error) {
       if (failure === undefined) throw error;
       log('warning', failureOf(error, process.env).message);
@@ -273,14 +277,24 @@ function roomsFailed({ failed }: AutoSummary): RoomsFailedError | undefined {
 }
 
 /** @throws OutputError if the file can't be written */
-async function checkWritable(path: string): Promise<void> {
-  await (await openFileOutput(path, { tmpdir: '' })).discard();
+async function checkWritable(path: string, tmpdir: string): Promise<void> {
+  await (await openFileOutput(path, { tmpdir })).discard();
 }
 
 /** Replaces the file as a whole, so that the exporter never reads half of it. */
-async function writeMetrics(path: string, summary: AutoSummary, exitCode: number): Promise<void> {
-  const before = await readFile(path, 'utf8').catch(() => '');
-  const output = await openFileOutput(path, { tmpdir: '' });
+async function writeMetrics(
+  path: string,
+  tmpdir: string,
+  summary: AutoSummary,
+  exitCode: number,
+): Promise<void> {
+  // A pipe has nothing to go on with, and may never end.
+  const isFile = await stat(path).then(
+    (found) => found.isFile(),
+    () => false,
+  );
+  const before = isFile ? await readFile(path, 'utf8') : '';
+  const output = await openFileOutput(path, { tmpdir });
   try {
     output.stream.end(metricsText(summary, { exitCode, ended: new Date(), before }));
     await finished(output.stream);
