@@ -91,6 +91,8 @@ test('a part that is missing from the middle is noticed', async () => {
     String(error),
     /2 state groups with 2 rows were found: parts of the file are missing/,
   );
+  const windows = await readAll(changesIn(Buffer.from(whole.replaceAll('\n', '\r\n'))));
+  assert.match(String(windows.error), /ends with a carriage return, as on Windows/);
 });
 
 test('a file that is cut off anywhere is applied as far as it goes, and breaks nothing', async (t) => {

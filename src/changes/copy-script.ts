@@ -29,6 +29,9 @@ export async function* readCopyScript(
         `begins other changes, before those of room '${room}' have come to their end.`,
       );
     }
+    if (line === `${COPY_CHANGES};\r`) {
+      throw lines.wrong('ends with a carriage return, as on Windows: copy the file as it is.');
+    }
     // What stands between batches is for psql.
     if (line !== `${COPY_CHANGES};`) continue;
 
