@@ -6,6 +6,7 @@ import { connect, dropConnection } from '../sources/postgres/connect.js';
 import { parseConnection } from '../sources/postgres/connection-settings.js';
 import { lossBehind } from '../sources/postgres/database-errors.js';
 import { closing } from '../sources/postgres/postgres-source.js';
+import { knownSettings } from '../sources/postgres/statements.js';
 import { DEFINE_GIVING_WAY } from './giving-way.js';
 import { PRIVILEGES, rewriteError } from './rewrite-errors.js';
 import { DEFINE_REWRITING } from './rewrite-procedure.js';
@@ -36,13 +37,13 @@ const LONGEST_PAUSE = 10_000;
 const LONGEST_SILENCE = 660_000;
 
 /**
- * What a session of ours is set to; what the server's version lacks is left out. No lock is waited for so
- * long that Synapse would notice; the server ends the session, and frees what it locked, when we are gone
- * without a word, but not while a room is planned between two transactions.
+ * What a session of ours is set to. No lock is waited for so long that Synapse would notice; the server
+ * ends the session, and frees what it locked, when we are gone without a word, but not while a room is
+ * planned between two transactions.
  */
 const SETTINGS = `
   SELECT count(set_config(name, value, false))
-  FROM (VALUES ${Object.entries({
+  FROM ${knownSettings({
     client_encoding: 'UTF8',
     standard_conforming_strings: 'on',
     array_nulls: 'on',
@@ -55,10 +56,7 @@ const SETTINGS = `
     tcp_keepalives_idle: '30',
     tcp_keepalives_interval: '10',
     tcp_keepalives_count: '3',
-  })
-    .map(([name, value]) => `('${name}', '${value}')`)
-    .join(', ')}) AS wanted (name, value)
-  JOIN pg_settings USING (name)`;
+  })}`;
 
 const WHEREABOUTS = `
   SELECT pg_backend_pid() AS pid, backend_start::text AS start, current_database() AS database,

@@ -58,10 +58,9 @@ export interface AutoSummary {
   readonly seconds: number;
 }
 
-/** The summary of a run that has not begun. */
-export function nothingDone(): AutoSummary {
+/** What is counted while rooms are worked on; see `AutoSummary`. */
+export function noCounts() {
   return {
-    rooms: 0,
     chunks: 0,
     withoutGain: 0,
     groupsRewritten: 0,
@@ -69,8 +68,10 @@ export function nothingDone(): AutoSummary {
     rowsDeleted: 0,
     rowsInserted: 0,
     rowsToSave: 0,
-    failed: [],
-    stoppedBy: undefined,
-    seconds: 0,
   };
+}
+
+/** The summary of a run that has not begun. */
+export function nothingDone(): AutoSummary {
+  return { rooms: 0, ...noCounts(), failed: [], stoppedBy: undefined, seconds: 0 };
 }

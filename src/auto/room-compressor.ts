@@ -12,6 +12,7 @@ import type { IsEnough } from '../planner/room-plan.js';
 import { indexOfId } from '../sources/id-list.js';
 import { openPostgresSource } from '../sources/postgres/postgres-source.js';
 import type { GroupRange, RoomSource } from '../sources/room-source.js';
+import { noCounts } from './auto-settings.js';
 import type { AutoSettings } from './auto-settings.js';
 import { adaptiveLevels, emptyLevels, readProgress, saveProgress } from './bookkeeping.js';
 import type { Statement } from './bookkeeping.js';
@@ -36,15 +37,7 @@ export class RoomCompressor {
   /** When the time budget ends, as `performance.now()`. */
   readonly #lastMoment: number;
   groupsPlanned = 0;
-  readonly counts = {
-    chunks: 0,
-    withoutGain: 0,
-    groupsRewritten: 0,
-    groupsSkipped: 0,
-    rowsDeleted: 0,
-    rowsInserted: 0,
-    rowsToSave: 0,
-  };
+  readonly counts = noCounts();
 
   /** @param rewriter undefined where nothing is to be written */
   constructor(

@@ -69,14 +69,10 @@ export function parseApplyCommand(
     env,
     'Where are the changes to be applied? Give the database with -p.',
   );
-  const dryRun = given.has('dry-run');
-  if (dryRun && given.has('vacuum')) {
-    throw new UsageError('--dry-run changes nothing, and --vacuum does.');
-  }
   return {
     changes,
     dsn,
-    dryRun,
+    dryRun: given.has('dry-run'),
     ...applyOptionsOf(given),
     statsFile: given.output('stats-file'),
   };

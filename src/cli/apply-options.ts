@@ -22,8 +22,11 @@ export interface ApplyOptions {
   readonly vacuum: boolean;
 }
 
-/** What is given for `--pace` and `--vacuum`; throws UsageError. */
+/** What is given for `--pace` and `--vacuum`; throws UsageError, also where nothing is to be applied. */
 export function applyOptionsOf(given: Arguments): ApplyOptions {
+  if (given.has('dry-run') && given.has('vacuum')) {
+    throw new UsageError('--dry-run changes nothing, and --vacuum does.');
+  }
   const pace = given.text('pace');
   return { pace: pace === undefined ? undefined : parsePace(pace), vacuum: given.has('vacuum') };
 }

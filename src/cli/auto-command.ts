@@ -147,9 +147,6 @@ export function parseAutoCommand(
   if (!isLogFormat(logFormat)) {
     throw new UsageError(`--log-format takes text or json, not '${logFormat}'.`);
   }
-  if (given.has('dry-run') && given.has('vacuum')) {
-    throw new UsageError('--dry-run changes nothing, and --vacuum does.');
-  }
   return {
     dsn,
     strategy,

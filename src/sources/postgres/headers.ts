@@ -78,13 +78,12 @@ export async function readSmallRooms(
 async function readTables(client: pg.Client, rooms: readonly RoomGroups[]): Promise<GroupTable[]> {
   const ids = allIds(rooms);
   const builders = rooms.map((room) => new GroupTableBuilder(room.ids));
-  const roomOf = roomFinder(rooms, ids);
+  const [roomOf, roomOfPrev] = roomFinders(rooms, ids);
   await copyEdges(client, ids, edgesStatement, (group, prev) => {
     builders[roomOf(group)].addEdge(group, prev);
   });
   // Groups out of range that have one in range as predecessor.
   const successors = rooms.map(() => new IdList());
-  const roomOfPrev = roomFinder(rooms, ids);
   await copyEdges(client, ids, edgesToStatement, (group, prev) => {
     const room = roomOfPrev(prev);
     if (roomOf(group) !== room) successors[room].add(group);
@@ -108,17 +107,25 @@ function allIds(rooms: readonly RoomGroups[]): Float64Array {
   return Float64Array.from(rooms.flatMap(({ ids }) => [...ids])).sort();
 }
 
-/** A function that gives the place among `rooms` of the one that a group is in range of, or -1. */
-function roomFinder(rooms: readonly RoomGroups[], ids: Float64Array): (group: number) => number {
+type RoomFinder = (group: number) => number;
+
+/**
+ * Two functions that give the place among `rooms` of the one that a group is in range of, or -1. Each is quick
+ * for groups that mostly ascend.
+ */
+function roomFinders(rooms: readonly RoomGroups[], ids: Float64Array): [RoomFinder, RoomFinder] {
   const places = new Uint8Array(ids.length);
   rooms.forEach((room, place) => {
     if (place > 0) room.ids.forEach((id) => (places[indexOfId(ids, id)] = place));
   });
-  const finder = new IdFinder(ids);
-  return (group) => {
-    const index = finder.indexOf(group);
-    return index < 0 ? -1 : places[index];
+  const roomFinder = (): RoomFinder => {
+    const finder = new IdFinder(ids);
+    return (group) => {
+      const index = finder.indexOf(group);
+      return index < 0 ? -1 : places[index];
+    };
   };
+  return [roomFinder(), roomFinder()];
 }
 
 /**

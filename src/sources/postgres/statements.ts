@@ -11,7 +11,7 @@ export const INDEXED_COLUMNS = {
 } as const;
 
 /**
- * Settings that hold until the transaction ends; those that the server's version lacks are left out.
+ * Settings that hold until the transaction ends.
  *
  * Without them a planner may well sort or hash a whole room's rows, into temporary files, where its
  * statistics are off. With them each statement walks the index it was written for.
@@ -43,13 +43,16 @@ const SETTINGS = {
 /** Begins the one snapshot that all is read in. */
 export const BEGIN = 'BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY';
 
+/** What to set, a row with `name` and `value` each; without what the server's version lacks. */
+export function knownSettings(settings: Readonly<Record<string, string>>): string {
+  const rows = Object.entries(settings).map(([name, value]) => `('${name}', '${value}')`);
+  return `(VALUES ${rows.join(', ')}) AS wanted (name, value) JOIN pg_settings USING (name)`;
+}
+
 /** Gives the milliseconds since 1970 at which the snapshot was taken. */
 export const SET_UP = `
   SELECT count(set_config(name, value, true)), (extract(epoch FROM now()) * 1000)::text AS time
-  FROM (VALUES ${Object.entries(SETTINGS)
-    .map(([name, value]) => `('${name}', '${value}')`)
-    .join(', ')}) AS wanted (name, value)
-  JOIN pg_settings USING (name)`;
+  FROM ${knownSettings(SETTINGS)}`;
 
 /**
  * Of each table: whether search_path leads to it, whether it may be read, and whether it has an index
