@@ -1,8 +1,4 @@
-import { connect } from '../sources/postgres/connect.js';
-import { parseConnection } from '../sources/postgres/connection-settings.js';
-import { statementError } from '../sources/postgres/database-errors.js';
-import { closing } from '../sources/postgres/postgres-source.js';
-import { beginSnapshot } from '../sources/postgres/snapshot.js';
+import { openSnapshot, type SnapshotSettings } from '../sources/postgres/snapshot.js';
 import { ADAPTIVE_MARK } from './bookkeeping.js';
 
 /** What a room holds and what compressing it would save, estimated. Rows are rows of `state_groups_state`. */
@@ -45,15 +41,9 @@ const TABLES = `
     pg_relation_size('state_group_edges') / current_setting('block_size')::int AS edge_pages,
     pg_total_relation_size('state_groups_state') AS bytes`;
 
-export interface EstimateSettings {
-  /** A URL, libpq's keywords, or a database's name; see `parseConnection`. */
-  readonly dsn: string;
-  /** Where the `PG*` variables are looked up. */
-  readonly env: NodeJS.ProcessEnv;
+export interface EstimateSettings extends SnapshotSettings {
   /** Only these rooms; all if there are none. */
   readonly rooms: readonly string[];
-  /** Closes the connection at once when it is aborted. */
-  readonly signal: AbortSignal;
 }
 
 export interface Estimates {
@@ -70,12 +60,9 @@ export interface Estimates {
  *
  * @throws DatabaseError if the database can't be read, UsageError, the signal's reason
  */
-export async function readEstimates(settings: EstimateSettings): Promise<Estimates> {
-  const { dsn, env, rooms, signal } = settings;
-  const client = await connect(parseConnection(dsn, env), signal);
-  const close = closing(client, signal);
-  try {
-    await beginSnapshot(client);
+export function readEstimates(settings: EstimateSettings): Promise<Estimates> {
+  const { rooms } = settings;
+  return openSnapshot(settings, 'while the rooms were estimated', async ({ client, close }) => {
     await client.query(PLANNING);
     const { rows: tables } = await client.query<TablesRow>(TABLES);
     const [{ progress, edge_pages, bytes }] = tables;
@@ -84,13 +71,9 @@ export async function readEstimates(settings: EstimateSettings): Promise<Estimat
       estimateStatement(progress === true, percentage),
       [rooms.length === 0 ? null : rooms],
     );
-    return { tableBytes: Number(bytes), rooms: rows.map(estimateOf) };
-  } catch (error) {
-    signal.throwIfAborted();
-    throw statementError(error, 'while the rooms were estimated');
-  } finally {
     await close();
-  }
+    return { tableBytes: Number(bytes), rooms: rows.map(estimateOf) };
+  });
 }
 
 interface TablesRow {

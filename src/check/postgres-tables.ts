@@ -6,22 +6,13 @@ import {
   groupsOfRoom,
   rowsOfGroups,
 } from '../sources/postgres/check-statements.js';
-import { connect } from '../sources/postgres/connect.js';
-import { parseConnection } from '../sources/postgres/connection-settings.js';
-import { statementError } from '../sources/postgres/database-errors.js';
-import { closing } from '../sources/postgres/postgres-source.js';
-import { beginSnapshot } from '../sources/postgres/snapshot.js';
+import { openSnapshot, type SnapshotSettings } from '../sources/postgres/snapshot.js';
 import { GROUPS_PER_STATEMENT } from '../sources/postgres/statements.js';
 import { TableInput } from '../sources/postgres/table-input.js';
 import type { StateTables } from './check-tables.js';
 
-export interface PostgresTablesSettings {
-  /** A URL, libpq's keywords, or a database's name; see `parseConnection`. */
-  readonly dsn: string;
-  /** Where the `PG*` variables are looked up. */
-  readonly env: NodeJS.ProcessEnv;
+export interface PostgresTablesSettings extends SnapshotSettings {
   readonly room: string | undefined;
-  readonly signal: AbortSignal;
 }
 
 /**
@@ -31,31 +22,25 @@ export interface PostgresTablesSettings {
  *
  * @throws UsageError for connection settings that make no sense, DatabaseError if the database can't be read
  */
-export async function openPostgresTables(settings: PostgresTablesSettings): Promise<StateTables> {
-  const { room, signal } = settings;
-  const client = await connect(parseConnection(settings.dsn, settings.env), signal);
-  const close = closing(client, signal);
-  try {
-    signal.throwIfAborted();
-    await beginSnapshot(client);
-  } catch (error) {
-    await close();
-    signal.throwIfAborted();
-    throw statementError(error, 'while the state tables were looked for');
-  }
+export function openPostgresTables(settings: PostgresTablesSettings): Promise<StateTables> {
+  const { room } = settings;
   const [groups, edges] =
     room === undefined ? [ALL_GROUPS, ALL_EDGES] : [groupsOfRoom(room), edgesOfRoom(room)];
-  return {
-    groups: new TableInput(client, 'state_groups', [groups]),
-    edges: new TableInput(client, 'state_group_edges', [edges]),
-    rows: (wanted) =>
-      new TableInput(
-        client,
-        'state_groups_state',
-        wanted === undefined ? [ALL_ROWS] : rowsStatements(wanted),
-      ),
-    close,
-  };
+  return openSnapshot(
+    settings,
+    'while the state tables were looked for',
+    async ({ client, close }) => ({
+      groups: new TableInput(client, 'state_groups', [groups]),
+      edges: new TableInput(client, 'state_group_edges', [edges]),
+      rows: (wanted) =>
+        new TableInput(
+          client,
+          'state_groups_state',
+          wanted === undefined ? [ALL_ROWS] : rowsStatements(wanted),
+        ),
+      close,
+    }),
+  );
 }
 
 function* rowsStatements(ids: Float64Array): Generator<string> {

@@ -24,6 +24,8 @@ const SYSTEM_CERTIFICATES = [
 ];
 
 const KEEPALIVE_AFTER_MS = 30_000;
+/** How long a connection may take to close. */
+const FAREWELL_MS = 2000;
 
 /**
  * Connects to Postgres with what libpq's `sslmode` asks for. `allow` and `prefer` try the other way,
@@ -157,6 +159,24 @@ async function connectOnce(
     clearTimeout(timer);
     signal?.removeEventListener('abort', drop);
   }
+}
+
+/** A function that ends the connection once, however often it is called. From now on the signal cuts it. */
+export function closing(client: pg.Client, signal: AbortSignal | undefined): () => Promise<void> {
+  const abort = (): void => dropConnection(client);
+  signal?.addEventListener('abort', abort);
+  let closed: Promise<void> | undefined;
+  return () => {
+    signal?.removeEventListener('abort', abort);
+    return (closed ??= end(client));
+  };
+}
+
+async function end(client: pg.Client): Promise<void> {
+  // A server that is gone without a word would never say goodbye.
+  const impatience = setTimeout(() => dropConnection(client), FAREWELL_MS);
+  await client.end();
+  clearTimeout(impatience);
 }
 
 /** Cuts the connection at once, whatever is under way; the server ends its side when it notices. */

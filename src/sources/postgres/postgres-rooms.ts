@@ -4,12 +4,10 @@ import type pg from 'pg';
 import type { AllRooms, RoomToOpen } from '../all-rooms.js';
 import { chunkStream } from '../chunk-stream.js';
 import type { RoomSource } from '../room-source.js';
-import { connect } from './connect.js';
-import { parseConnection } from './connection-settings.js';
 import { statementError } from './database-errors.js';
 import { readHeaders, readSmallRooms } from './headers.js';
-import { closing, roomSource, type PostgresSourceSettings } from './postgres-source.js';
-import { beginSnapshot } from './snapshot.js';
+import { roomSource, type PostgresSourceSettings } from './postgres-source.js';
+import { openSnapshot } from './snapshot.js';
 import { storedTables } from './table-input.js';
 
 /** Small rooms whose headers are read at once. */
@@ -31,29 +29,22 @@ const ROOMS = `
  *
  * @throws UsageError for connection settings that make no sense, DatabaseError if the database can't be read
  */
-export async function openPostgresRooms(
+export function openPostgresRooms(
   settings: Omit<PostgresSourceSettings, 'room' | 'range'>,
 ): Promise<AllRooms> {
   const { keepTables, signal } = settings;
-  const client = await connect(parseConnection(settings.dsn, settings.env), signal);
-  const close = closing(client, signal);
-  try {
-    signal?.throwIfAborted();
-    const snapshotTime = await beginSnapshot(client);
+  return openSnapshot(settings, 'while the rooms were looked for', async (snapshot) => {
+    const { client, time, close } = snapshot;
     const { rows } = await client.query<{ id: string }>(ROOMS);
     const names = rows.map(({ id }) => Buffer.from(id)).sort((a, b) => a.compare(b));
     return {
       count: names.length,
-      rooms: () => roomsOf(client, snapshotTime, names, signal),
+      rooms: () => roomsOf(client, time, names, signal),
       ...(keepTables && { storedTables: () => storedTables(client) }),
       warnings: [],
       close,
     };
-  } catch (error) {
-    await close();
-    signal?.throwIfAborted();
-    throw statementError(error, 'while the rooms were looked for');
-  }
+  });
 }
 
 async function* roomsOf(

@@ -4,31 +4,19 @@ import { RoomNotFoundError } from '../../errors.js';
 import { describeIrregularities } from '../describe-irregularities.js';
 import type { GroupTable } from '../group-table.js';
 import type { GroupRange, RoomSource } from '../room-source.js';
-import { connect, dropConnection } from './connect.js';
-import { parseConnection } from './connection-settings.js';
-import { statementError } from './database-errors.js';
 import { readHeaders } from './headers.js';
 import { rowStream } from './row-stream.js';
-import { beginSnapshot } from './snapshot.js';
+import { openSnapshot, type SnapshotSettings } from './snapshot.js';
 import { ROOM_GROUPS } from './statements.js';
 import { storedTables } from './table-input.js';
 
-/** How long a connection may take to close. */
-const FAREWELL_MS = 2000;
-
-export interface PostgresSourceSettings {
-  /** A URL, libpq's keywords, or a database's name; see `parseConnection`. */
-  readonly dsn?: string | undefined;
-  /** Where the `PG*` variables are looked up. */
-  readonly env: NodeJS.ProcessEnv;
+export interface PostgresSourceSettings extends SnapshotSettings {
   readonly room: string;
   readonly range: GroupRange;
   /** Groups below the range that a planner starts from; read with their ancestors. */
   readonly bases?: readonly number[];
   /** Lets `storedTables()` be asked: the snapshot is held until the source is closed. */
   readonly keepTables?: boolean;
-  /** Closes the connection at once when it is aborted, whatever is under way. */
-  readonly signal?: AbortSignal | undefined;
 }
 
 /**
@@ -38,14 +26,11 @@ export interface PostgresSourceSettings {
  * @throws UsageError for connection settings that make no sense, DatabaseError if the database can't be
  *   read, RoomNotFoundError if the room has no state groups in range
  */
-export async function openPostgresSource(settings: PostgresSourceSettings): Promise<RoomSource> {
-  const { room, keepTables, signal } = settings;
-  const client = await connect(parseConnection(settings.dsn, settings.env), signal);
-  const close = closing(client, signal);
-  try {
-    signal?.throwIfAborted();
-    const snapshotTime = await beginSnapshot(client);
-    const source = await readRoom(client, snapshotTime, settings);
+export function openPostgresSource(settings: PostgresSourceSettings): Promise<RoomSource> {
+  const { room, keepTables } = settings;
+  const doing = `while the state groups of room '${room}' were read`;
+  return openSnapshot(settings, doing, async ({ client, time, close }) => {
+    const source = await readRoom(client, time, settings);
     return {
       ...source,
       rows() {
@@ -56,11 +41,7 @@ export async function openPostgresSource(settings: PostgresSourceSettings): Prom
       ...(keepTables && { storedTables: () => storedTables(client) }),
       close,
     };
-  } catch (error) {
-    await close();
-    signal?.throwIfAborted();
-    throw statementError(error, `while the state groups of room '${room}' were read`);
-  }
+  });
 }
 
 /**
@@ -72,7 +53,7 @@ export async function openPostgresSource(settings: PostgresSourceSettings): Prom
 async function readRoom(
   client: pg.Client,
   snapshotTime: Date,
-  settings: Omit<PostgresSourceSettings, 'dsn' | 'env'>,
+  settings: PostgresSourceSettings,
 ): Promise<RoomSource> {
   const { room, range, signal } = settings;
   const groups = await readHeaders(client, room, range, settings.bases);
@@ -100,24 +81,6 @@ export function roomSource(
     },
     close: async () => {},
   };
-}
-
-/** A function that ends the connection once, however often it is called. From now on the signal cuts it. */
-export function closing(client: pg.Client, signal: AbortSignal | undefined): () => Promise<void> {
-  const abort = (): void => dropConnection(client);
-  signal?.addEventListener('abort', abort);
-  let closed: Promise<void> | undefined;
-  return () => {
-    signal?.removeEventListener('abort', abort);
-    return (closed ??= end(client));
-  };
-}
-
-async function end(client: pg.Client): Promise<void> {
-  // A server that is gone without a word would never say goodbye.
-  const impatience = setTimeout(() => dropConnection(client), FAREWELL_MS);
-  await client.end();
-  clearTimeout(impatience);
 }
 
 async function notFound(

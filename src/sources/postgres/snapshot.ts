@@ -1,5 +1,8 @@
 import type pg from 'pg';
 import { DatabaseError } from '../../errors.js';
+import { closing, connect } from './connect.js';
+import { parseConnection } from './connection-settings.js';
+import { statementError } from './database-errors.js';
 import { BEGIN, CHECK_TABLES, INDEXED_COLUMNS, SET_UP, WHEREABOUTS } from './statements.js';
 
 type Table = keyof typeof INDEXED_COLUMNS;
@@ -11,19 +14,52 @@ interface TableCheck {
   readonly indexed: boolean;
 }
 
+export interface SnapshotSettings {
+  /** A URL, libpq's keywords, or a database's name; see `parseConnection`. */
+  readonly dsn?: string | undefined;
+  /** Where the `PG*` variables are looked up. */
+  readonly env: NodeJS.ProcessEnv;
+  /** Closes the connection at once when it is aborted, whatever is under way. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** A connection of its own, in a transaction that only reads. */
+export interface Snapshot {
+  readonly client: pg.Client;
+  /** When it was taken. */
+  readonly time: Date;
+  /** Ends the connection. Safe to call at any time, and twice. */
+  readonly close: () => Promise<void>;
+}
+
 /**
- * Begins the transaction that all is read in, with settings that keep the planner on the indexes, and
- * sees that the tables are there. Returns when the snapshot was taken.
+ * Connects, begins the transaction that all is read in, with settings that keep the planner on the indexes,
+ * sees that the tables are there, and does the first that is to be done in it. Where that fails it is closed;
+ * otherwise it stays open.
  *
- * @throws DatabaseError if a table is missing, may not be read, or has no index to read it by; errors
- *   of the server and of the connection as they are
+ * @param doing when an error was, as for `statementError`
+ * @throws UsageError for connection settings that make no sense, DatabaseError if the database can't be
+ *   reached or read, or lacks a table or an index to read it by; the signal's reason
  */
-export async function beginSnapshot(client: pg.Client): Promise<Date> {
-  await client.query(BEGIN);
-  const setUp = await client.query<{ time: string }>(SET_UP);
-  const { rows } = await client.query<TableCheck>(CHECK_TABLES);
-  await checkTables(client, rows);
-  return new Date(Number(setUp.rows[0].time));
+export async function openSnapshot<T>(
+  { dsn, env, signal }: SnapshotSettings,
+  doing: string,
+  begin: (snapshot: Snapshot) => Promise<T>,
+): Promise<T> {
+  const client = await connect(parseConnection(dsn, env), signal);
+  const close = closing(client, signal);
+  try {
+    signal?.throwIfAborted();
+    await client.query(BEGIN);
+    const setUp = await client.query<{ time: string }>(SET_UP);
+    const { rows } = await client.query<TableCheck>(CHECK_TABLES);
+    await checkTables(client, rows);
+    return await begin({ client, time: new Date(Number(setUp.rows[0].time)), close });
+  } catch (error) {
+    await close();
+    signal?.throwIfAborted();
+    throw statementError(error, doing);
+  }
 }
 
 async function checkTables(client: pg.Client, tables: readonly TableCheck[]): Promise<void> {
