@@ -38,6 +38,7 @@ export { openFilesSource } from './sources/files/files-source.js';
 export type { GroupTable, Irregularity } from './sources/group-table.js';
 export { openPostgresRooms } from './sources/postgres/postgres-rooms.js';
 export { openPostgresSource } from './sources/postgres/postgres-source.js';
-export type { GroupRange, RoomSource } from './sources/room-source.js';
+export type { GroupRange } from './sources/group-range.js';
+export type { RoomSource } from './sources/room-source.js';
 export { compareRooms } from './verify/compare-rooms.js';
 export { VERSION } from './version.js';

@@ -11,7 +11,8 @@ import { ChangedInputError, InputError, OutputError, RoomNotFoundError } from '.
 import { collectEdges } from '../src/sources/files/room-edges.js';
 import { openFilesSource } from '../src/sources/files/files-source.js';
 import { IN_RANGE, NO_PREDECESSOR, UNREADABLE } from '../src/sources/group-table.js';
-import type { GroupRange, RoomSource } from '../src/sources/room-source.js';
+import type { GroupRange } from '../src/sources/group-range.js';
+import type { RoomSource } from '../src/sources/room-source.js';
 import { fixture, STATE_TABLES, temporaryFolder } from './support/fixtures.js';
 
 type Table = (typeof STATE_TABLES)[number];

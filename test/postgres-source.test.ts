@@ -27,7 +27,8 @@ import {
   rowsStatement,
   SET_UP,
 } from '../src/sources/postgres/statements.js';
-import type { GroupRange, RoomSource } from '../src/sources/room-source.js';
+import type { GroupRange } from '../src/sources/group-range.js';
+import type { RoomSource } from '../src/sources/room-source.js';
 import { testPostgres } from './support/postgres.js';
 import type { Schema, TestDatabase } from './support/postgres.js';
 

@@ -4,7 +4,7 @@ import type pg from 'pg';
 import { BusyError, DatabaseError } from '../errors.js';
 import { closing, connect, dropConnection } from '../sources/postgres/connect.js';
 import { parseConnection } from '../sources/postgres/connection-settings.js';
-import { lossBehind } from '../sources/postgres/database-errors.js';
+import { lossBehind, tablesMissing } from '../sources/postgres/database-errors.js';
 import { knownSettings } from '../sources/postgres/statements.js';
 import { DEFINE_GIVING_WAY } from './giving-way.js';
 import { PRIVILEGES, rewriteError } from './rewrite-errors.js';
@@ -244,20 +244,13 @@ function checkServer(client: pg.Client, { pid, user, standby, read_only }: Where
   }
 }
 
-async function checkTables(
-  client: pg.Client,
-  { database, user, schemas }: Whereabouts,
-): Promise<void> {
+async function checkTables(client: pg.Client, here: Whereabouts): Promise<void> {
   const { rows } = await client.query<{ name: string; found: boolean; allowed: boolean }>(TABLES);
   const missing = rows.filter(({ found }) => !found).map(({ name }) => name);
-  if (missing.length > 0) {
-    throw new DatabaseError(
-      `Database "${database}" has no ${missing.join(', ')} in the schemas that user ${user} searches (${schemas || 'none'}). It must be Synapse's state database, which may be another one than its main database. Tables in another schema are found with options='-c search_path=SCHEMA'.`,
-    );
-  }
+  if (missing.length > 0) throw tablesMissing(missing.join(', '), here);
   if (rows.some(({ allowed }) => !allowed)) {
     throw new DatabaseError(
-      `User ${user} may not change what is to be changed in database "${database}". ${PRIVILEGES}`,
+      `User ${here.user} may not change what is to be changed in database "${here.database}". ${PRIVILEGES}`,
     );
   }
 }

@@ -5,7 +5,7 @@ import type { AdaptiveSettings } from '../planner/adaptive.js';
 import { STATE_TABLES } from '../sources/files/state-table.js';
 import type { StateTable } from '../sources/files/state-table.js';
 import { packingOfName } from '../sinks/packed-output.js';
-import type { GroupRange } from '../sources/room-source.js';
+import type { GroupRange } from '../sources/group-range.js';
 import { applyOptionsOf } from './apply-options.js';
 import type { ApplyOptions } from './apply-options.js';
 import { Arguments, parseInteger, readArguments } from './arguments.js';

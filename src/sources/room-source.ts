@@ -2,16 +2,6 @@ import type { Readable } from 'node:stream';
 import type { GroupTable } from './group-table.js';
 import type { StoredTables } from './stored-tables.js';
 
-/** Which of a room's state groups are compressed. */
-export interface GroupRange {
-  /** Only groups with a larger id (exclusive), as the old tool's `-b`. */
-  readonly minStateGroup?: number;
-  /** Only groups with this id or a smaller one (inclusive), as the old tool's `-s`. */
-  readonly maxStateGroup?: number;
-  /** Only this many groups, the smallest ids above `minStateGroup`, as the old tool's `-n`. */
-  readonly groupsToCompress?: number;
-}
-
 /**
  * One room's state groups, from wherever they are stored. Nothing after a source knows where its
  * data came from.

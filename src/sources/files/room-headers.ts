@@ -1,7 +1,7 @@
 import { RoomNotFoundError } from '../../errors.js';
+import { noneInRange, type GroupRange } from '../group-range.js';
 import { GroupTableBuilder, type GroupTable } from '../group-table.js';
 import { lowerBound } from '../id-list.js';
-import type { GroupRange } from '../room-source.js';
 import type { TemporaryFile } from '../sort/temporary-file.js';
 import type { TableInputs } from './find-inputs.js';
 import { rereadable, type Input } from './input.js';
@@ -47,7 +47,9 @@ export async function readHeaders(
   const { ids } = found;
   if (ids.length === 0) throw noSuchRoom(room, tables, found);
   const [from, to] = bounds(ids, range);
-  if (from === to) throw noneInRange(room, ids, range);
+  if (from === to) {
+    throw noneInRange(room, { count: ids.length, first: ids[0], last: ids.at(-1)! }, range);
+  }
 
   const builder = new GroupTableBuilder(ids, from, to);
   const edges = await rereadable(tables.state_group_edges, temporaryFile);
@@ -76,15 +78,4 @@ function noSuchRoom(room: string, tables: TableInputs, { otherRooms }: RoomGroup
       ? 'It holds no room at all.'
       : `It holds ${[...otherRooms].map((other) => `'${other}'`).join(', ')} and maybe others.`;
   return new RoomNotFoundError(`${name} holds no state groups of room '${room}'. ${others}`);
-}
-
-function noneInRange(room: string, ids: Float64Array, range: GroupRange): Error {
-  const { minStateGroup, maxStateGroup } = range;
-  const bound = [
-    ...(minStateGroup === undefined ? [] : [`above ${minStateGroup}`]),
-    ...(maxStateGroup === undefined ? [] : [`up to ${maxStateGroup}`]),
-  ].join(' and ');
-  return new RoomNotFoundError(
-    `None of the ${ids.length} state groups of room '${room}', from ${ids[0]} to ${ids.at(-1)}, is ${bound}.`,
-  );
 }

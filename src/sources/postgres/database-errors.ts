@@ -120,6 +120,23 @@ export function statementError(error: unknown, doing: string): Error {
   return new DatabaseError(statementFailed(cause, doing), { cause });
 }
 
+/** Who is connected to which database, and the schemas that are searched for tables. */
+interface Whereabouts {
+  readonly user: string;
+  readonly database: string;
+  readonly schemas: string;
+}
+
+/** That tables of Synapse's are not where they are looked for; `missing` names them. */
+export function tablesMissing(
+  missing: string,
+  { user, database, schemas }: Whereabouts,
+): DatabaseError {
+  return new DatabaseError(
+    `Database "${database}" has no ${missing} in the schemas that user ${user} searches (${schemas || 'none'}). It must be Synapse's state database, which may be another one than its main database. Tables in another schema are found with options='-c search_path=SCHEMA'.`,
+  );
+}
+
 /** Whether the session is over: ended by the server, cut off, or, in pg's words, terminated. */
 export function isLost(error: Error): boolean {
   return (

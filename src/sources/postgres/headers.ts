@@ -3,7 +3,7 @@ import type pg from 'pg';
 import { GroupTableBuilder } from '../group-table.js';
 import type { GroupTable } from '../group-table.js';
 import { IdFinder, IdList, indexOfId } from '../id-list.js';
-import type { GroupRange } from '../room-source.js';
+import type { GroupRange } from '../group-range.js';
 import { CopyOut } from './copy-out.js';
 import { IdReader, idOf } from './id-reader.js';
 import {

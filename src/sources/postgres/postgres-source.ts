@@ -2,8 +2,9 @@ import { addAbortSignal } from 'node:stream';
 import type pg from 'pg';
 import { RoomNotFoundError } from '../../errors.js';
 import { describeIrregularities } from '../describe-irregularities.js';
+import { noneInRange, type GroupRange } from '../group-range.js';
 import type { GroupTable } from '../group-table.js';
-import type { GroupRange, RoomSource } from '../room-source.js';
+import type { RoomSource } from '../room-source.js';
 import { readHeaders } from './headers.js';
 import { rowStream } from './row-stream.js';
 import { openSnapshot, type SnapshotSettings } from './snapshot.js';
@@ -86,22 +87,13 @@ export function roomSource(
 async function notFound(
   client: pg.Client,
   room: string,
-  { minStateGroup, maxStateGroup }: GroupRange,
+  range: GroupRange,
 ): Promise<RoomNotFoundError> {
   const { rows } = await client.query<{ count: string; first: string; last: string }>(ROOM_GROUPS, [
     room,
   ]);
-  const [{ count, first, last }] = rows;
-  if (count === '0') {
-    return new RoomNotFoundError(
-      `This database holds no state groups of room '${room}'. Check the spelling of the room's id.`,
-    );
-  }
-  const limits = [
-    ...(minStateGroup === undefined ? [] : [`above ${minStateGroup}`]),
-    ...(maxStateGroup === undefined ? [] : [`up to ${maxStateGroup}`]),
-  ];
+  if (rows[0].count !== '0') return noneInRange(room, rows[0], range);
   return new RoomNotFoundError(
-    `None of the ${count} state groups of room '${room}', from ${first} to ${last}, is ${limits.join(' and ')}.`,
+    `This database holds no state groups of room '${room}'. Check the spelling of the room's id.`,
   );
 }

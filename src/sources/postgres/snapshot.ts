@@ -2,7 +2,7 @@ import type pg from 'pg';
 import { DatabaseError } from '../../errors.js';
 import { closing, connect } from './connect.js';
 import { parseConnection } from './connection-settings.js';
-import { statementError } from './database-errors.js';
+import { statementError, tablesMissing } from './database-errors.js';
 import { BEGIN, CHECK_TABLES, INDEXED_COLUMNS, SET_UP, WHEREABOUTS } from './statements.js';
 
 type Table = keyof typeof INDEXED_COLUMNS;
@@ -75,12 +75,9 @@ async function checkTables(client: pg.Client, tables: readonly TableCheck[]): Pr
   const { rows } = await client.query<{ user: string; database: string; schemas: string }>(
     WHEREABOUTS,
   );
-  const { user, database, schemas } = rows[0];
-  if (missing.length > 0) {
-    throw new DatabaseError(
-      `Database "${database}" has no ${listed(missing)} in the schemas that user ${user} searches (${schemas || 'none'}). It must be Synapse's state database, which may be another one than its main database. Tables in another schema are found with options='-c search_path=SCHEMA'.`,
-    );
-  }
+  const [here] = rows;
+  const { user, database } = here;
+  if (missing.length > 0) throw tablesMissing(listed(missing), here);
   if (unreadable.length > 0) {
     throw new DatabaseError(
       `User ${user} may not read ${listed(unreadable)} in database "${database}". Allow it: GRANT SELECT ON ${unreadable.join(', ')} TO ${user};`,
