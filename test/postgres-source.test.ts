@@ -13,7 +13,7 @@ import {
   ALL_ROWS,
   edgesOfRoom,
   groupsOfRoom,
-  rowsOfGroups,
+  ROW_COLUMNS,
 } from '../src/sources/postgres/check-statements.js';
 import { openPostgresSource } from '../src/sources/postgres/postgres-source.js';
 import {
@@ -477,7 +477,7 @@ describe('the server', () => {
           [DESCENDANTS, [missing, ROOM, '1000', '100000']],
           [groupsOfRoom(ROOM), []],
           [edgesOfRoom(ROOM), []],
-          [rowsOfGroups(ids), []],
+          [rowsStatement(ids, ROW_COLUMNS), []],
           [ALL_GROUPS, []],
           [ALL_EDGES, []],
           [ALL_ROWS, []],

@@ -4,10 +4,10 @@ import {
   ALL_ROWS,
   edgesOfRoom,
   groupsOfRoom,
-  rowsOfGroups,
+  ROW_COLUMNS,
 } from '../sources/postgres/check-statements.js';
 import { openSnapshot, type SnapshotSettings } from '../sources/postgres/snapshot.js';
-import { GROUPS_PER_STATEMENT } from '../sources/postgres/statements.js';
+import { rowsStatement, statementParts } from '../sources/postgres/statements.js';
 import { TableInput } from '../sources/postgres/table-input.js';
 import type { StateTables } from './check-tables.js';
 
@@ -44,7 +44,5 @@ export function openPostgresTables(settings: PostgresTablesSettings): Promise<St
 }
 
 function* rowsStatements(ids: Float64Array): Generator<string> {
-  for (let asked = 0; asked < ids.length; asked += GROUPS_PER_STATEMENT) {
-    yield rowsOfGroups(ids.subarray(asked, asked + GROUPS_PER_STATEMENT));
-  }
+  for (const part of statementParts(ids)) yield rowsStatement(part, ROW_COLUMNS);
 }

@@ -1,5 +1,4 @@
 import { escapeLiteral } from 'pg';
-import { idArray } from './statements.js';
 
 // What a check of the tables reads, with the columns of the tables; those that it does not need are empty.
 
@@ -10,18 +9,11 @@ export const ALL_GROUPS = "SELECT id, room_id, '' FROM state_groups ORDER BY id"
 export const ALL_EDGES =
   'SELECT state_group, prev_state_group FROM state_group_edges ORDER BY state_group';
 
-/** All rows, by the index. */
-export const ALL_ROWS =
-  "SELECT state_group, '', type, state_key, event_id FROM state_groups_state ORDER BY state_group";
+/** Columns of rows, for `rowsStatement` as well. */
+export const ROW_COLUMNS = "state_group, '', type, state_key, event_id";
 
-/** The rows of groups, in the order of `ids`; as `rowsStatement` is planned. */
-export function rowsOfGroups(ids: Float64Array): string {
-  return `SELECT s.state_group, '', s.type, s.state_key, s.event_id
-    FROM unnest(${idArray(ids)}) AS g (id) CROSS JOIN LATERAL (
-      SELECT state_group, type, state_key, event_id FROM state_groups_state
-      WHERE state_group = g.id ORDER BY type, state_key
-    ) AS s`;
-}
+/** All rows, by the index. */
+export const ALL_ROWS = `SELECT ${ROW_COLUMNS} FROM state_groups_state ORDER BY state_group`;
 
 /**
  * Of a room: its groups, and those of other rooms that edges join to them and that they descend from. The

@@ -12,9 +12,9 @@ import {
   edgesStatement,
   edgesToStatement,
   FIRST_AND_LAST,
-  GROUPS_PER_STATEMENT,
   groupsOfRoomsStatement,
   groupsStatement,
+  statementParts,
 } from './statements.js';
 
 const HEADERS_PER_BATCH = 1000;
@@ -168,9 +168,7 @@ async function copyEdges(
   statementOf: (ids: Float64Array) => string,
   onEdge: (group: number, prev: number) => void,
 ): Promise<void> {
-  for (let start = 0; start < ids.length; start += GROUPS_PER_STATEMENT) {
-    await copyPairs(client, statementOf(ids.subarray(start, start + GROUPS_PER_STATEMENT)), onEdge);
-  }
+  for (const part of statementParts(ids)) await copyPairs(client, statementOf(part), onEdge);
 }
 
 async function copyPairs(

@@ -1,13 +1,12 @@
 import type pg from 'pg';
 import { CopyStream } from './copy-stream.js';
-import { GROUPS_PER_STATEMENT, rowsStatement } from './statements.js';
+import { rowsStatement, statementParts } from './statements.js';
 
 /** The rows of groups, in the order of `ids`, as chunks of COPY text, from one COPY after the other. */
 export function rowStream(client: pg.Client, ids: Float64Array): CopyStream {
   let [first] = ids;
   function* statements(): Generator<string> {
-    for (let asked = 0; asked < ids.length; asked += GROUPS_PER_STATEMENT) {
-      const part = ids.subarray(asked, asked + GROUPS_PER_STATEMENT);
+    for (const part of statementParts(ids)) {
       [first] = part;
       yield rowsStatement(part);
     }

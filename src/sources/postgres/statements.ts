@@ -3,6 +3,13 @@ import { escapeLiteral } from 'pg';
 /** Groups whose edges or rows one statement reads; a statement of 8 to 19 bytes for each. */
 export const GROUPS_PER_STATEMENT = 10_000;
 
+/** The groups in parts, each for one statement. */
+export function* statementParts(ids: Float64Array): Generator<Float64Array, void, undefined> {
+  for (let start = 0; start < ids.length; start += GROUPS_PER_STATEMENT) {
+    yield ids.subarray(start, start + GROUPS_PER_STATEMENT);
+  }
+}
+
 /** The tables that are read, each with the columns of the index that Synapse makes for it. */
 export const INDEXED_COLUMNS = {
   state_groups: ['id'],
@@ -119,8 +126,11 @@ export function edgesToStatement(ids: Float64Array): string {
  * ids come first and each is looked up in the index, whatever the planner thinks of their number. Next
  * to `= ANY (ids)` this saves the planner a look at each id.
  */
-export function rowsStatement(ids: Float64Array): string {
-  return `SELECT s.state_group, s.type, s.state_key, s.event_id
+export function rowsStatement(
+  ids: Float64Array,
+  columns = 'state_group, type, state_key, event_id',
+): string {
+  return `SELECT ${columns}
     FROM unnest(${idArray(ids)}) AS g (id) CROSS JOIN LATERAL (
       SELECT state_group, type, state_key, event_id FROM state_groups_state
       WHERE state_group = g.id ORDER BY type, state_key
@@ -161,6 +171,6 @@ export const ANCESTORS = walk('state_group', 'prev_state_group');
 /** The headers of groups and all their descendants but those that are in range. */
 export const DESCENDANTS = walk('prev_state_group', 'state_group');
 
-export function idArray(ids: Float64Array): string {
+function idArray(ids: Float64Array): string {
   return `'{${ids.join(',')}}'::bigint[]`;
 }
