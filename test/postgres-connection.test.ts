@@ -39,16 +39,22 @@ after(async () => {
 });
 
 /** Connects as the parameters say, over TCP and with the password unless they say otherwise. */
-async function connected(parameters: Readonly<Record<string, string>>): Promise<pg.Client> {
+async function connected(
+  parameters: Readonly<Record<string, string>>,
+  env: NodeJS.ProcessEnv = {},
+): Promise<pg.Client> {
   const { host, port, user, password } = address;
   const all = { host, port, user, password, dbname: 'postgres', ...parameters };
   const dsn = Object.entries(all).map(([name, value]) => `${name}='${value}'`);
-  return connect(parseConnection(dsn.join(' '), { HOME: '/nowhere' }));
+  return connect(parseConnection(dsn.join(' '), { HOME: '/nowhere', ...env }));
 }
 
 /** Whether the connection that the parameters lead to is encrypted. */
-async function isEncrypted(parameters: Readonly<Record<string, string>>): Promise<boolean> {
-  const client = await connected(parameters);
+async function isEncrypted(
+  parameters: Readonly<Record<string, string>>,
+  env: NodeJS.ProcessEnv = {},
+): Promise<boolean> {
+  const client = await connected(parameters, env);
   const { rows } = await client.query<{ ssl: boolean }>(
     'SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()',
   );
@@ -60,8 +66,9 @@ async function assertRefused(
   parameters: Readonly<Record<string, string>>,
   message: RegExp,
   kind: typeof DatabaseError | typeof UsageError = DatabaseError,
+  env: NodeJS.ProcessEnv = {},
 ): Promise<void> {
-  await assert.rejects(connected(parameters), (error) => {
+  await assert.rejects(connected(parameters, env), (error) => {
     assert.ok(error instanceof kind, inspect(error));
     assert.match(error.message, message);
     assert.doesNotMatch(inspect(error, { depth: 9 }), new RegExp(address.password));
@@ -234,18 +241,13 @@ describe('with TLS on the server', () => {
     assert.equal(await isEncrypted({ sslmode: 'prefer', sslrootcert: OTHER_CA }), false);
   });
 
-  test('sslrootcert=system trusts what the system trusts', async (t) => {
-    const variable = process.env['SSL_CERT_FILE'];
-    t.after(() => {
-      if (variable === undefined) delete process.env['SSL_CERT_FILE'];
-      else process.env['SSL_CERT_FILE'] = variable;
-    });
+  test('sslrootcert=system trusts what the system trusts', async () => {
     const system = { host: 'localhost', sslrootcert: 'system' };
-    delete process.env['SSL_CERT_FILE'];
     await assertRefused(system, /is not trusted/);
-    process.env['SSL_CERT_FILE'] = CA;
-    assert.equal(await isEncrypted(system), true);
-    await assertRefused({ ...system, host: '127.0.0.1' }, /is for another host/);
+    const env = { SSL_CERT_FILE: CA };
+    assert.equal(await isEncrypted(system, env), true);
+    const other = { ...system, host: '127.0.0.1' };
+    await assertRefused(other, /is for another host/, DatabaseError, env);
   });
 
   test('allow and prefer go the way that the access rules leave open', async (t) => {

@@ -67,13 +67,16 @@ async function attemptsOf(
 
 /** As libpq: with certificate authorities at hand the chain is checked in every mode, the host's name in one. */
 async function tlsOptions(settings: TlsSettings): Promise<tls.ConnectionOptions> {
-  const { mode, rootCertificate } = settings;
+  const { mode, rootCertificate, systemCertificates } = settings;
   if (rootCertificate === undefined && mode.startsWith('verify')) {
     throw new UsageError(
       `sslmode=${mode} needs the certificate authorities to trust: give sslrootcert=FILE, or sslrootcert=system for those that the system trusts.`,
     );
   }
-  const ca = rootCertificate === undefined ? undefined : await authorities(rootCertificate);
+  const ca =
+    rootCertificate === 'system'
+      ? await systemAuthorities(systemCertificates)
+      : await contents('sslrootcert', rootCertificate);
   const certificate = await contents('sslcert', settings.certificate);
   const key = await contents('sslkey', settings.key);
   return {
@@ -86,9 +89,8 @@ async function tlsOptions(settings: TlsSettings): Promise<tls.ConnectionOptions>
   };
 }
 
-async function authorities(rootCertificate: string): Promise<string | string[]> {
-  if (rootCertificate !== 'system') return (await contents('sslrootcert', rootCertificate))!;
-  for (const file of [process.env['SSL_CERT_FILE'], ...SYSTEM_CERTIFICATES]) {
+async function systemAuthorities(given: string | undefined): Promise<string | string[]> {
+  for (const file of [given, ...SYSTEM_CERTIFICATES]) {
     if (file === undefined) continue;
     try {
       return await readFile(file, 'latin1');

@@ -29,6 +29,8 @@ export interface TlsSettings {
   readonly mode: SslMode;
   /** A PEM file of certificate authorities, or `system` for those that the system trusts. */
   readonly rootCertificate?: string;
+  /** A PEM file of those that the system trusts, in the place of the system's own. */
+  readonly systemCertificates?: string;
   /** PEM files of the client's certificate and its key, the key's password if it has one. */
   readonly certificate?: string;
   readonly key?: string;
@@ -161,9 +163,12 @@ function tlsSettings(
   const certificate = value('sslcert') ?? defaultFile('postgresql.crt', env);
   const key = value('sslkey') ?? defaultFile('postgresql.key', env);
   const keyPassword = value('sslpassword');
+  // As OpenSSL has it, which libpq asks.
+  const systemCertificates = system ? env['SSL_CERT_FILE'] : undefined;
   return {
     mode: mode as SslMode,
     ...(rootCertificate !== undefined && { rootCertificate }),
+    ...(systemCertificates !== undefined && { systemCertificates }),
     ...(certificate !== undefined && { certificate }),
     ...(key !== undefined && { key }),
     ...(keyPassword !== undefined && { keyPassword }),
