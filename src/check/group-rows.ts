@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { ByteHash } from '../state/byte-hash.js';
-import { decodeField, needsCare } from '../state/copy-text.js';
+import { decodeField } from '../state/copy-text.js';
+import { FieldHash } from '../state/field-hash.js';
 import { grown } from '../state/grown.js';
 import type { Example, Findings } from './findings.js';
 
@@ -13,7 +13,7 @@ const TAB = 9;
  */
 export class GroupRows {
   readonly #findings: Findings;
-  readonly #hash = new ByteHash();
+  readonly #hash = new FieldHash();
   readonly #seedHigh: number;
   readonly #seedLow: number;
   #group = NaN;
@@ -24,7 +24,6 @@ export class GroupRows {
   #keys = 0;
   /** Of keys with several events: the key's number and each further event. */
   readonly #contradictory = new Map<number, Set<string>>();
-  #decoded = new Uint8Array(1024);
 
   constructor(findings: Findings) {
     const seed = randomBytes(8);
@@ -40,11 +39,11 @@ export class GroupRows {
     const stateKey = bytes.indexOf(TAB, type) + 1;
     const event = bytes.indexOf(TAB, stateKey) + 1;
     const hash = this.#hash;
-    this.#update(bytes, view, type, stateKey - 1, this.#seedHigh, this.#seedLow);
-    this.#update(bytes, view, stateKey, event - 1, hash.high, hash.low);
+    hash.updateField(bytes, view, type, stateKey - 1, this.#seedHigh, this.#seedLow);
+    hash.updateField(bytes, view, stateKey, event - 1, hash.high, hash.low);
     const { high, low } = hash;
     const [key, isNew] = this.#keyOf(high, low);
-    this.#update(bytes, view, event, end, high, low);
+    hash.updateField(bytes, view, event, end, high, low);
     const at = key * 4;
     if (isNew) {
       this.#hashes[at + 2] = hash.high;
@@ -112,24 +111,6 @@ export class GroupRows {
     let bucket = this.#hashes[key * 4 + 1] & mask;
     while (this.#buckets[bucket] !== key + 1) bucket = (bucket + 1) & mask;
     return bucket;
-  }
-
-  /** Hashes a field as it is decoded, however it is spelt. */
-  #update(
-    bytes: Buffer,
-    view: DataView,
-    start: number,
-    end: number,
-    high: number,
-    low: number,
-  ): void {
-    if (!needsCare(bytes, start, end)) {
-      this.#hash.update(view, start, end, high, low);
-      return;
-    }
-    this.#decoded = grown(this.#decoded, end - start);
-    const length = decodeField(bytes, start, end, this.#decoded, 0);
-    this.#hash.update(new DataView(this.#decoded.buffer), 0, length, high, low);
   }
 
   #text(bytes: Buffer, start: number, end: number): string {

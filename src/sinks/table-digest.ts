@@ -1,7 +1,4 @@
-import { ByteHash } from '../state/byte-hash.js';
-import { needsCare } from '../state/copy-text.js';
-import { hashDecoded } from '../state/key-table.js';
-import { grown } from '../state/grown.js';
+import { FieldHash } from '../state/field-hash.js';
 
 const TAB = 9;
 /** Two sums of so many halves of hashes are exact. */
@@ -18,8 +15,7 @@ export class TableDigest {
   #high = 0;
   #low = 0;
   #summed = 0;
-  readonly #hash = new ByteHash();
-  #decoded = new Uint8Array(1024);
+  readonly #hash = new FieldHash();
 
   get hash(): bigint {
     return this.#sum + BigInt(this.#low) + (BigInt(this.#high) << 32n);
@@ -34,7 +30,7 @@ export class TableDigest {
     while (field <= end) {
       const tab = bytes.indexOf(TAB, field);
       const fieldEnd = tab < 0 || tab > end ? end : tab;
-      this.#field(bytes, view, field, fieldEnd);
+      hash.updateField(bytes, view, field, fieldEnd, hash.high, hash.low);
       field = fieldEnd + 1;
     }
     this.count++;
@@ -45,20 +41,6 @@ export class TableDigest {
       this.#high = 0;
       this.#low = 0;
       this.#summed = 0;
-    }
-  }
-
-  /** Puts the field's hash, with the last result as seed, in its place. */
-  #field(bytes: Buffer, view: DataView, start: number, end: number): void {
-    const hash = this.#hash;
-    const { high, low } = hash;
-    if (needsCare(bytes, start, end)) {
-      hashDecoded(hash, bytes, start, end, high, low, (length) => {
-        this.#decoded = grown(this.#decoded, length);
-        return this.#decoded;
-      });
-    } else {
-      hash.update(view, start, end, high, low);
     }
   }
 }

@@ -1,7 +1,7 @@
 import { ByteArena } from './byte-arena.js';
-import { ByteHash } from './byte-hash.js';
+import { FieldHash } from './field-hash.js';
 import { grown } from './grown.js';
-import { hashDecoded, type KeyTable } from './key-table.js';
+import type { KeyTable } from './key-table.js';
 import type { GroupRows } from './row-parser.js';
 
 /**
@@ -25,13 +25,12 @@ export class EntryPool {
   /** Hash with seed 0, as `hashtextextended(event_id, hash of the key)`. */
   guardHigh = new Int32Array(64);
   guardLow = new Int32Array(64);
-  readonly #hash = new ByteHash();
+  readonly #hash = new FieldHash();
   /** Chains of entries with one hash, so that entries can leave: first of a bucket, next of an entry. */
   #buckets = new Int32Array(256).fill(-1);
   #next = new Int32Array(64);
   #firstFree = -1;
   #live = 0;
-  #decoded = new Uint8Array(1024);
 
   constructor(readonly keys: KeyTable) {}
 
@@ -55,7 +54,7 @@ export class EntryPool {
         return entry;
       }
     }
-    return this.#add(key, bytes, start, end, hash.high, hash.low);
+    return this.#add(key, bytes, view, start, end);
   }
 
   /** Gives up one hold. */
@@ -98,14 +97,8 @@ export class EntryPool {
     return bytes.subarray(0, length);
   }
 
-  #add(
-    key: number,
-    bytes: Uint8Array,
-    start: number,
-    end: number,
-    high: number,
-    low: number,
-  ): number {
+  /** Adds the entry whose hash with the run's seed was the last result. */
+  #add(key: number, bytes: Uint8Array, view: DataView, start: number, end: number): number {
     if (++this.#live > this.#buckets.length) this.#rehash();
     let entry = this.#firstFree;
     if (entry >= 0) {
@@ -118,19 +111,12 @@ export class EntryPool {
     this.place[entry] = this.arena.add(bytes, start, end);
     this.byteLength[entry] = end - start;
     this.holders[entry] = 1;
-    this.hashHigh[entry] = high;
-    this.hashLow[entry] = low;
-    this.#link(entry);
     const hash = this.#hash;
-    hashDecoded(
-      hash,
-      bytes,
-      start,
-      end - 1,
-      this.keys.guardHigh[key],
-      this.keys.guardLow[key],
-      (length) => (this.#decoded = grown(this.#decoded, length)),
-    );
+    this.hashHigh[entry] = hash.high;
+    this.hashLow[entry] = hash.low;
+    this.#link(entry);
+    const { guardHigh, guardLow } = this.keys;
+    hash.updateField(bytes, view, start, end - 1, guardHigh[key], guardLow[key]);
     this.guardHigh[entry] = hash.high;
     this.guardLow[entry] = hash.low;
     return entry;

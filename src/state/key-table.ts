@@ -1,6 +1,5 @@
 import { ByteArena } from './byte-arena.js';
-import { ByteHash } from './byte-hash.js';
-import { decodeField, needsCare } from './copy-text.js';
+import { FieldHash } from './field-hash.js';
 import { grown } from './grown.js';
 import { KeyOrder } from './key-order.js';
 
@@ -22,9 +21,8 @@ export class KeyTable {
   guardHigh = new Int32Array(64);
   guardLow = new Int32Array(64);
   readonly order = new KeyOrder(this);
-  readonly #hash = new ByteHash();
+  readonly #hash = new FieldHash();
   #buckets = new Int32Array(256);
-  #decoded = new Uint8Array(1024);
 
   constructor(
     readonly seedHigh: number,
@@ -59,7 +57,7 @@ export class KeyTable {
     const key = this.#add(bytes, start, end, hash.high, hash.low);
     this.#buckets[bucket] = key + 1;
     if (this.length * 2 > this.#buckets.length) this.#rehash();
-    this.#guard(key, bytes, start, end, typeLength);
+    this.#guard(key, bytes, view, start, end, typeLength);
     this.order.insert(key);
     return key;
   }
@@ -92,37 +90,19 @@ export class KeyTable {
     this.#buckets = buckets;
   }
 
-  #guard(key: number, bytes: Uint8Array, start: number, end: number, typeLength: number): void {
+  #guard(
+    key: number,
+    bytes: Uint8Array,
+    view: DataView,
+    start: number,
+    end: number,
+    typeLength: number,
+  ): void {
     const hash = this.#hash;
-    this.#guardField(bytes, start, start + typeLength, 0, 0);
-    this.#guardField(bytes, start + typeLength + 1, end - 1, hash.high, hash.low);
+    const typeEnd = start + typeLength;
+    hash.updateField(bytes, view, start, typeEnd, 0, 0);
+    hash.updateField(bytes, view, typeEnd + 1, end - 1, hash.high, hash.low);
     this.guardHigh[key] = hash.high;
     this.guardLow[key] = hash.low;
   }
-
-  #guardField(bytes: Uint8Array, start: number, end: number, high: number, low: number): void {
-    hashDecoded(this.#hash, bytes, start, end, high, low, (length) => {
-      this.#decoded = grown(this.#decoded, length);
-      return this.#decoded;
-    });
-  }
-}
-
-/** Hashes a field as Postgres holds it: decoded from COPY text, into a scratch array where it must be. */
-export function hashDecoded(
-  hash: ByteHash,
-  bytes: Uint8Array,
-  start: number,
-  end: number,
-  high: number,
-  low: number,
-  scratch: (length: number) => Uint8Array,
-): void {
-  let from = bytes;
-  if (needsCare(bytes, start, end)) {
-    from = scratch(end - start);
-    end = decodeField(bytes, start, end, from, 0);
-    start = 0;
-  }
-  hash.update(new DataView(from.buffer, from.byteOffset, from.length), start, end, high, low);
 }
