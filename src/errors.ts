@@ -71,3 +71,10 @@ export class RoomsFailedError extends CompressStateError {
 export class BusyError extends CompressStateError {
   readonly exitCode = 10;
 }
+
+/** SQLSTATE, or the code of a system, TLS or zlib error; empty if there is none. */
+export function codeOf(error: unknown): string {
+  return error instanceof Error && 'code' in error && typeof error.code === 'string'
+    ? error.code
+    : '';
+}

@@ -1,6 +1,6 @@
 import pg from 'pg';
-import { DatabaseError } from '../errors.js';
-import { codeOf, isLost } from '../sources/postgres/database-errors.js';
+import { codeOf, DatabaseError } from '../errors.js';
+import { isLost } from '../sources/postgres/database-errors.js';
 
 /** Serialization failure, deadlock, lock timeout, and an edge that another has just inserted. */
 const CONFLICTS = /^(40001|40P01|55P03|23505)$/;

@@ -1,7 +1,7 @@
 import { Rewriter } from '../apply/rewriter.js';
 import { vacuum } from '../apply/table-space.js';
-import { BusyError, DatabaseError, OutputError, UsageError } from '../errors.js';
-import { codeOf, lossBehind } from '../sources/postgres/database-errors.js';
+import { BusyError, codeOf, DatabaseError, OutputError, UsageError } from '../errors.js';
+import { lossBehind } from '../sources/postgres/database-errors.js';
 import { nothingDone } from './auto-settings.js';
 import type { AutoSettings, AutoSummary } from './auto-settings.js';
 import {
@@ -225,11 +225,7 @@ class AutoCompressor {
 }
 
 function isDiskFull(error: unknown): boolean {
-  return (
-    error instanceof DatabaseError &&
-    error.cause instanceof Error &&
-    codeOf(error.cause) === '53100'
-  );
+  return error instanceof DatabaseError && codeOf(error.cause) === '53100';
 }
 
 const IN_ORDER = {

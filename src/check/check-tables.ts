@@ -8,7 +8,7 @@ import { RoomNumbers } from '../sources/files/room-numbers.js';
 import { IdFinder } from '../sources/id-list.js';
 import { Findings, type Finding } from './findings.js';
 import { GroupGraph } from './group-graph.js';
-import { GroupRows } from './group-rows.js';
+import { RepeatedKeys } from './repeated-keys.js';
 
 /** The three tables as COPY text, of one room or of all; each is read once, in this order. */
 export interface StateTables {
@@ -110,7 +110,7 @@ async function checkRows(
   findings: Findings,
 ): Promise<number> {
   const finder = new IdFinder(graph.ids);
-  const groupRows = new GroupRows(findings);
+  const keys = new RepeatedKeys(findings);
   const input = tables.rows(room === undefined ? undefined : graph.wantedIds());
   let rows = 0;
   let stateGroup = NaN;
@@ -130,7 +130,7 @@ async function checkRows(
       if (isKnown && !graph.isWanted(index)) continue;
       if (!isKnown) findings.add('row-of-no-group', isFirst ? () => ({ stateGroup }) : undefined);
       rows++;
-      groupRows.add(stateGroup, bytes, view, starts[i], starts[i + 1] - 1);
+      keys.add(stateGroup, bytes, view, starts[i], starts[i + 1] - 1);
     }
     onProgress?.({ groups: Math.max(0, index), totalGroups: graph.ids.length, rows });
   }

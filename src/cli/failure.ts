@@ -1,5 +1,5 @@
 import { inspect } from 'node:util';
-import { CompressStateError, OutputError, UsageError } from '../errors.js';
+import { codeOf, CompressStateError, OutputError, UsageError } from '../errors.js';
 
 /** Set to anything, it shows where an error came from. */
 const DEBUG_VARIABLE = 'SYNAPSE_COMPRESS_STATE_DEBUG';
@@ -43,10 +43,5 @@ export function failureOf(thrown: unknown, env: NodeJS.ProcessEnv): Failure {
 
 /** The reader of our output has all it wants: `| head`. */
 export function isClosedPipe(thrown: unknown): boolean {
-  return (
-    thrown instanceof OutputError &&
-    thrown.cause instanceof Error &&
-    'code' in thrown.cause &&
-    thrown.cause.code === 'EPIPE'
-  );
+  return thrown instanceof OutputError && codeOf(thrown.cause) === 'EPIPE';
 }

@@ -1,6 +1,6 @@
 import type { FileHandle } from 'node:fs/promises';
 import { Writable } from 'node:stream';
-import { OutputError } from '../errors.js';
+import { codeOf, OutputError } from '../errors.js';
 
 /** Disks and pipes like pieces of this size; it is also what may wait in memory. */
 export const PIECE = 256 * 1024;
@@ -100,12 +100,8 @@ export function outputError(name: string, cause: unknown, spaceAdvice: string): 
   if (cause instanceof OutputError) {
     return cause;
   }
-  const code = codeOf(cause) ?? '';
+  const code = codeOf(cause);
   const reason = REASONS[code] ?? (cause instanceof Error ? cause.message : String(cause));
   const advice = code === 'ENOSPC' || code === 'EDQUOT' ? ` ${spaceAdvice}` : '';
   return new OutputError(`Can't write ${name}: ${reason}.${advice}`, { cause });
-}
-
-export function codeOf(error: unknown): string | undefined {
-  return error instanceof Error && 'code' in error ? String(error.code) : undefined;
 }

@@ -9,8 +9,8 @@ import type { Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { setTimeout } from 'node:timers/promises';
 import type { Output } from '../compress.js';
-import { OutputError } from '../errors.js';
-import { codeOf, FileWriter, outputError, PIECE, StreamWriter } from './output-writer.js';
+import { codeOf, OutputError } from '../errors.js';
+import { FileWriter, outputError, PIECE, StreamWriter } from './output-writer.js';
 
 /** An output that knows its name, its size, and how much of it can no longer be taken back. */
 export interface OpenOutput extends Output {
@@ -208,7 +208,6 @@ async function openFifo(path: string, signal: AbortSignal | undefined): Promise<
   }
 }
 
-/** Where a path leads, also when the link's end is not there yet. */
 /** The file that `path` leads to, which need not be there yet, under its own name. */
 export async function followLinks(path: string): Promise<string> {
   try {

@@ -4,13 +4,12 @@ import { Duplex, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import * as zlib from 'node:zlib';
 import { OutputError } from '../errors.js';
+import type { Packing } from '../sources/files/unpack.js';
 import type { OpenOutput } from './output.js';
 import { PIECE } from './output-writer.js';
 
 /** So much of what zstd says goes into a message. */
 const LONGEST_COMPLAINT = 1000;
-
-export type Packing = 'gzip' | 'zstd';
 
 /** How a file is to be packed, by the end of its name; undefined if it isn't. */
 export function packingOfName(name: string): Packing | undefined {

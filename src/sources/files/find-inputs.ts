@@ -9,7 +9,7 @@ import { csvToCopyText } from './csv.js';
 import { dumpTables } from './dump.js';
 import { explained, FileInput, kindOf, openInput, StreamInput, type Input } from './input.js';
 import { jsonToCopyText } from './json.js';
-import { recognize, type Format } from './recognize.js';
+import { recognize, type InputFormat } from './recognize.js';
 import { STATE_TABLES, tableOfName, type StateTable } from './state-table.js';
 
 /** Which input holds which table. */
@@ -159,7 +159,7 @@ async function unpackedOnce(
 }
 
 /** The input's rows as COPY text. */
-function asCopyText(input: Input, format: Exclude<Format, 'dump'>, table: StateTable): Input {
+function asCopyText(input: Input, format: Exclude<InputFormat, 'dump'>, table: StateTable): Input {
   if (format === 'copy-text') return input;
   const { name, rereadable } = input;
   const toCopyText = CONVERTERS[format];

@@ -1,7 +1,7 @@
 import { createReadStream, type Stats } from 'node:fs';
 import { open, stat, type FileHandle } from 'node:fs/promises';
 import { addAbortSignal, type Readable } from 'node:stream';
-import { ChangedInputError, CompressStateError, InputError } from '../../errors.js';
+import { ChangedInputError, codeOf, CompressStateError, InputError } from '../../errors.js';
 import type { TemporaryFile } from '../sort/temporary-file.js';
 import { collected } from './collected.js';
 import { LONGEST_MAGIC, packingOf, unpack, WINDOW_TOO_LARGE } from './unpack.js';
@@ -248,8 +248,7 @@ const REASONS: Readonly<Record<string, string>> = {
 export function explained(name: string, error: unknown): unknown {
   if (!(error instanceof Error)) return error;
   if (error instanceof CompressStateError || error.name === 'AbortError') return error;
-  const code = 'code' in error ? String(error.code) : '';
-  const reason = REASONS[code] ?? error.message;
+  const reason = REASONS[codeOf(error)] ?? error.message;
   return new InputError(`Can't read ${name}: ${reason}.`, { cause: error });
 }
 

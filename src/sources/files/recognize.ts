@@ -4,10 +4,10 @@ import { isDump } from './dump.js';
 import { tableOfJson } from './json.js';
 import { tableOfLine, type Told } from './state-table.js';
 
-export type Format = 'copy-text' | 'csv' | 'binary' | 'json' | 'dump';
+export type InputFormat = 'copy-text' | 'csv' | 'binary' | 'json' | 'dump';
 
 export interface Recognized {
-  readonly format: Format;
+  readonly format: InputFormat;
   /** Which table it is; of a dump nothing is told. */
   readonly told: Told;
   /** How it begins, in a form that can be printed. */
@@ -33,7 +33,7 @@ export function recognize(head: Buffer, isAll: boolean): Recognized | undefined 
   return { format, told, beginning, advice };
 }
 
-function formatOf(head: Buffer, isAll: boolean): Format | undefined {
+function formatOf(head: Buffer, isAll: boolean): InputFormat | undefined {
   if (SIGNATURE.subarray(0, head.length).equals(head.subarray(0, SIGNATURE.length))) {
     if (head.length >= SIGNATURE.length) return 'binary';
     if (!isAll) return undefined;
@@ -47,7 +47,7 @@ function formatOf(head: Buffer, isAll: boolean): Format | undefined {
   return /^[^\t,]*,/.test(line) ? 'csv' : 'copy-text';
 }
 
-function tellTable(format: Format, head: Buffer): Told {
+function tellTable(format: InputFormat, head: Buffer): Told {
   switch (format) {
     case 'copy-text': {
       const line = firstLine(head);

@@ -1,5 +1,5 @@
 import pg from 'pg';
-import { DatabaseError } from '../../errors.js';
+import { codeOf, DatabaseError } from '../../errors.js';
 import { isSocketFolder } from './connection-settings.js';
 import type { ConnectionSettings } from './connection-settings.js';
 
@@ -175,9 +175,4 @@ export function isTlsFailure({ stage, cause }: ConnectFailure): boolean {
 /** Whether the server's access rules, its pg_hba.conf, turned us away. */
 export function isRefusedByAccessRules({ stage, cause }: ConnectFailure): boolean {
   return stage === 'entering' && codeOf(cause) === '28000';
-}
-
-/** SQLSTATE, or the code of a system or TLS error; empty if there is none. */
-export function codeOf(error: Error): string {
-  return 'code' in error && typeof error.code === 'string' ? error.code : '';
 }

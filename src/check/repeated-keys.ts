@@ -11,7 +11,7 @@ const TAB = 9;
  * their 64-bit hash under a seed of the run's own, so that two different ones pass for one once in 2^64.
  * Takes 24 bytes for each row of the largest group.
  */
-export class GroupRows {
+export class RepeatedKeys {
   readonly #findings: Findings;
   readonly #hash = new FieldHash();
   readonly #seedHigh: number;
