@@ -2,10 +2,9 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { InputError } from '../src/errors.js';
-import { IN_RANGE, UNREADABLE, type GroupTable } from '../src/sources/group-table.js';
 import { EntryPool } from '../src/state/entry-pool.js';
 import { KeyTable } from '../src/state/key-table.js';
-import { RowParser, type GroupRows } from '../src/state/row-parser.js';
+import { RowParser, type GroupRows, type RowColumns } from '../src/state/row-parser.js';
 import * as naive from './support/naive-copy-text.js';
 
 /** The decoded fields of a row; a key is the first two. */
@@ -17,8 +16,7 @@ interface Group {
   readonly rows: readonly Row[];
 }
 
-const COLUMNS = ['without-room', 'with-room'] as const;
-type Columns = (typeof COLUMNS)[number];
+const COLUMNS: readonly RowColumns[] = ['without-room', 'with-room'];
 
 /** Rows as their canonical text, since that is what the parser's entries are. */
 interface Parsed {
@@ -51,21 +49,12 @@ function expected({ id, unreadable, rows }: Group): Parsed {
   };
 }
 
-function tableOf(groups: readonly Group[]): GroupTable {
-  return {
-    length: groups.length,
-    ids: Float64Array.from(groups, ({ id }) => id),
-    prev: new Int32Array(groups.length).fill(-1),
-    otherEdges: new Int32Array(0),
-    successors: new Int32Array(groups.length),
-    flags: Uint8Array.from(groups, (group) => (group.unreadable ? UNREADABLE : 0) | IN_RANGE),
-    hanging: new Int32Array(0),
-    irregularities: [],
-  };
-}
-
 /** The lines of all groups, `style` saying how fields are spelled. */
-function linesOf(groups: readonly Group[], columns: Columns, style: readonly number[]): string[] {
+function linesOf(
+  groups: readonly Group[],
+  columns: RowColumns,
+  style: readonly number[],
+): string[] {
   const room = columns === 'with-room' ? '!room:example.org\t' : '';
   return groups.flatMap(({ id, rows }) =>
     rows.map(
@@ -75,7 +64,8 @@ function linesOf(groups: readonly Group[], columns: Columns, style: readonly num
   );
 }
 
-function parse(table: GroupTable, columns: Columns, chunks: readonly Buffer[]): Parsed[] {
+function parse(groups: readonly Group[], columns: RowColumns, chunks: readonly Buffer[]): Parsed[] {
+  const ids = Float64Array.from(groups, ({ id }) => id);
   const pool = new EntryPool(new KeyTable(1, 2));
   const seen = new Map<number, string>();
   const parsed: Parsed[] = [];
@@ -85,9 +75,10 @@ function parse(table: GroupTable, columns: Columns, chunks: readonly Buffer[]): 
       seen.set(pool.key[entry], row.slice(0, row.lastIndexOf('\t') + 1));
       return row;
     });
-  const parser = new RowParser(table, columns, pool, (index, group: GroupRows) => {
+  const isSkipped = (index: number) => groups[index].unreadable;
+  const parser = new RowParser(ids, isSkipped, columns, pool, (index, group: GroupRows) => {
     parsed.push({
-      id: table.ids[index],
+      id: ids[index],
       rows: group.rows,
       entries: listed(group.entries, group.length),
       repeated: listed(group.repeated, group.repeatedLength),
@@ -213,7 +204,7 @@ describe('the row parser', () => {
             Buffer.from(linesOf(groups, form, style).join(''), 'latin1'),
             lengths,
           );
-          assert.deepEqual(parse(tableOf(groups), form, chunks), groups.map(expected));
+          assert.deepEqual(parse(groups, form, chunks), groups.map(expected));
         },
       ),
       { numRuns: 150 },
@@ -235,7 +226,7 @@ describe('the row parser', () => {
           const spoiled = lines.with(row, `${spoil(fields, before, any)}\n`);
           const chunks = naive.cut(Buffer.from(spoiled.join(''), 'latin1'), lengths);
           assert.throws(
-            () => parse(tableOf(even), form, chunks),
+            () => parse(even, form, chunks),
             (error) =>
               error instanceof InputError &&
               new RegExp(
@@ -255,7 +246,7 @@ describe('the row parser', () => {
         const all = Buffer.from(lines.join(''), 'latin1');
         fc.pre(lines.length > 0);
         const chunks = naive.cut(all.subarray(0, -1 - (any % (lines.at(-1)!.length - 1))), lengths);
-        assert.throws(() => parse(tableOf(groups), form, chunks), {
+        assert.throws(() => parse(groups, form, chunks), {
           name: 'InputError',
           message: new RegExp(`^Row ${lines.length} .* cut off`),
         });
@@ -265,10 +256,10 @@ describe('the row parser', () => {
   });
 
   it('refuses a line without end before it fills the memory', () => {
-    const table = tableOf([{ id: 1, unreadable: false, rows: [] }]);
     let written = 0;
     const parser = new RowParser(
-      table,
+      Float64Array.of(1),
+      () => false,
       'without-room',
       new EntryPool(new KeyTable(1, 2)),
       () => {},
@@ -295,6 +286,6 @@ describe('the row parser', () => {
       Buffer.from(linesOf(groups, 'with-room', [0]).join(''), 'latin1'),
       [65_536],
     );
-    assert.deepEqual(parse(tableOf(groups), 'with-room', chunks), groups.map(expected));
+    assert.deepEqual(parse(groups, 'with-room', chunks), groups.map(expected));
   });
 });

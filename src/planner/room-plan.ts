@@ -73,8 +73,13 @@ export class RoomPlan extends Transform {
     this.#stateOf = new Int32Array(source.groups.length).fill(NO_STATE);
     this.#toCome = source.groups.flags.reduce((sum, flags) => sum + (flags & IN_RANGE), 0);
     this.counts = new RoomCounts(this.#entries, Buffer.byteLength(source.room));
-    this.#parser = new RowParser(source.groups, source.rowColumns, this.#entries, (index, rows) =>
-      this.#group(index, rows),
+    const { ids, flags } = source.groups;
+    this.#parser = new RowParser(
+      ids,
+      (index) => (flags[index] & UNREADABLE) !== 0,
+      source.rowColumns,
+      this.#entries,
+      (index, rows) => this.#group(index, rows),
     );
   }
 

@@ -1,4 +1,5 @@
 import type { Readable } from 'node:stream';
+import type { RowColumns } from '../state/row-parser.js';
 import type { GroupTable } from './group-table.js';
 import type { StoredTables } from './stored-tables.js';
 
@@ -29,11 +30,7 @@ export interface RoomSource {
    * once nothing looks at the chunk any more.
    */
   giveBack?(chunk: Buffer): void;
-  /**
-   * `without-room`: state_group, type, state_key, event_id.
-   * `with-room`: state_group, room_id, type, state_key, event_id, as the table has them.
-   */
-  readonly rowColumns: 'without-room' | 'with-room';
+  readonly rowColumns: RowColumns;
   /**
    * The tables as they are stored, of all rooms, if the source was opened with `keepTables`. To be asked
    * once `rows()` has ended, and before `close()`.

@@ -1,6 +1,4 @@
 import { InputError } from '../errors.js';
-import { UNREADABLE, type GroupTable } from '../sources/group-table.js';
-import type { RoomSource } from '../sources/room-source.js';
 import { decodeField, encodeField, isNull } from './copy-text.js';
 import type { EntryPool } from './entry-pool.js';
 import { grown } from './grown.js';
@@ -13,6 +11,12 @@ const BACKSLASH = 92;
 const SNAPSHOT_ROWS = 16;
 /** A line longer than this is no row: an event of Synapse's ends at 64 KB. */
 const LONGEST_LINE = 4 * 2 ** 20;
+
+/**
+ * `without-room`: state_group, type, state_key, event_id.
+ * `with-room`: state_group, room_id, type, state_key, event_id, as the table has them.
+ */
+export type RowColumns = 'without-room' | 'with-room';
 
 /** What is known of the group whose rows have all been read; valid during the call that hands it over. */
 export interface GroupRows {
@@ -57,7 +61,8 @@ export class RowParser implements GroupRows {
   /** Number of the line being read, from 1, for messages. */
   #line = 0;
 
-  readonly #table: GroupTable;
+  readonly #ids: Float64Array;
+  readonly #isSkipped: (index: number) => boolean;
   readonly #pool: EntryPool;
   readonly #onGroup: (index: number, rows: GroupRows) => boolean | void;
   readonly #withRoom: boolean;
@@ -87,14 +92,20 @@ export class RowParser implements GroupRows {
   #scratch = Buffer.alloc(4096);
   #scratchView = viewOf(this.#scratch);
 
-  /** @param onGroup takes the groups in order; true asks for a pause before the next */
+  /**
+   * @param ids of the groups that are expected, ascending; an index among them stands for a group
+   * @param isSkipped whether a group's rows are only counted
+   * @param onGroup takes the groups in order; true asks for a pause before the next
+   */
   constructor(
-    table: GroupTable,
-    columns: RoomSource['rowColumns'],
+    ids: Float64Array,
+    isSkipped: (index: number) => boolean,
+    columns: RowColumns,
     pool: EntryPool,
     onGroup: (index: number, rows: GroupRows) => boolean | void,
   ) {
-    this.#table = table;
+    this.#ids = ids;
+    this.#isSkipped = isSkipped;
     this.#withRoom = columns === 'with-room';
     this.#pool = pool;
     this.#onGroup = onGroup;
@@ -148,7 +159,7 @@ export class RowParser implements GroupRows {
       );
     }
     this.#finishGroup();
-    this.#index = this.#table.length;
+    this.#index = this.#ids.length;
     for (let i = 0; i < this.#lastLength; i++) this.#pool.release(this.#last[i]);
     this.#lastLength = 0;
     return !this.#isPaused && this.goOn();
@@ -223,10 +234,10 @@ export class RowParser implements GroupRows {
     }
     i++;
     if (this.#withRoom) i = this.#fieldEnd(bytes, view, i, TAB) + 1;
-    if (this.#index < 0 || this.#table.ids[this.#index] !== group) {
+    if (this.#index < 0 || this.#ids[this.#index] !== group) {
       this.#finishGroup();
       this.#findGroup(group);
-      this.#skip = (this.#table.flags[this.#index] & UNREADABLE) !== 0;
+      this.#skip = this.#isSkipped(this.#index);
       this.#expected = 0;
     }
     if (i - at > this.#prefixBytes.length) {
@@ -240,7 +251,7 @@ export class RowParser implements GroupRows {
   }
 
   #findGroup(group: number): void {
-    const { ids } = this.#table;
+    const ids = this.#ids;
     let index = this.#index + 1;
     while (index < ids.length && ids[index] < group) index++;
     if (ids[index] !== group) {
@@ -397,7 +408,7 @@ export class RowParser implements GroupRows {
   }
 
   #where(): string {
-    const group = this.#table.ids[this.#index];
+    const group = this.#ids[this.#index];
     const near = group === undefined ? '' : `, near state group ${group}`;
     return `Row ${this.#line} of the sorted state_groups_state${near},`;
   }

@@ -37,7 +37,7 @@ export interface CompareSettings {
  *
  * Both sources are read in ascending id, always the one that is behind, so that two states of a group
  * meet soon. Two that are equal become one, and what is built on it shares its nodes. So memory grows
- * with the room's state, not twice, and with 26 bytes a group and source; and a comparison costs what
+ * with the room's state, not twice, and with 25 bytes a group and source; and a comparison costs what
  * was built anew since the last.
  *
  * @throws InputError, DatabaseError from the sources

@@ -34,7 +34,7 @@ export class SharedStates {
 /**
  * The states of a room's groups as Synapse reads them: for each key the row of the highest id among the
  * group and its ancestors. Chunks of COPY text in, states out, each as soon as it is complete. Memory
- * grows with the room's state and with 9 bytes a group.
+ * grows with the room's state and with 8 bytes a group.
  */
 export class RoomStates {
   readonly groups: GroupTable;
@@ -67,10 +67,12 @@ export class RoomStates {
       const before = groups.prev[group];
       if (before !== NO_PREDECESSOR) this.#successors[before]--;
     }
-    // Without flags the parser hands over the rows of irregular groups too.
-    const table = { ...groups, flags: new Uint8Array(groups.length) };
-    this.#parser = new RowParser(table, rowColumns, shared.entries, (group, rows) =>
-      this.#group(group, rows),
+    this.#parser = new RowParser(
+      groups.ids,
+      () => false,
+      rowColumns,
+      shared.entries,
+      (group, rows) => this.#group(group, rows),
     );
   }
 
