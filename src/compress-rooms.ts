@@ -1,18 +1,13 @@
 import { Writable } from 'node:stream';
 import { finished } from 'node:stream/promises';
-import { compressRoom, type CompressSettings, type Output } from './compress.js';
+import { compressRoom, type CompressSettings } from './compress.js';
 import { InputError } from './errors.js';
 import type { Planner } from './planner/planner.js';
-import { RoomTotals, type Totals } from './report/room-totals.js';
+import { RoomTotals, type RoomFailure, type Totals } from './report/room-totals.js';
 import type { Statistics } from './report/statistics.js';
+import type { Output } from './sinks/output.js';
 import type { AllRooms } from './sources/all-rooms.js';
 import { TemporaryFile } from './sources/sort/temporary-file.js';
-
-/** A room that was left out, and why. */
-export interface RoomFailure {
-  readonly room: string;
-  readonly reason: string;
-}
 
 export interface CompressRoomsSettings extends Pick<
   CompressSettings,

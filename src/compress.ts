@@ -1,45 +1,26 @@
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Writable, type Readable, type Transform } from 'node:stream';
+import { Writable, type Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { PlannedGroup } from './planner/planned-group.js';
 import { AdaptivePlanner } from './planner/adaptive.js';
 import type { Planner } from './planner/planner.js';
 import { RoomPlan, type IsEnough } from './planner/room-plan.js';
+import type { Progress } from './report/progress-text.js';
 import type { Statistics } from './report/statistics.js';
-import { copySink } from './sinks/copy.js';
+import { changeSink, type ChangeSinkSettings } from './sinks/change-sink.js';
 import { GRAPH_FILES, graphSink } from './sinks/graphs.js';
-import { openFileOutput, type OpenOutput } from './sinks/output.js';
-import { jsonlSink } from './sinks/jsonl.js';
-import { sqlSink } from './sinks/sql.js';
-import { tablesSink } from './sinks/tables.js';
+import { openFileOutput, type OpenOutput, type Output } from './sinks/output.js';
 import { chunkStream } from './sources/chunk-stream.js';
 import type { RoomSource } from './sources/room-source.js';
-import { VERSION } from './version.js';
 
-/** How far a run has come; totals are known from the headers. */
-export interface Progress {
-  readonly groups: number;
-  readonly totalGroups: number;
-  readonly rows: number;
-}
-
-/** How changes are written; the sink of each says more. */
-export type Format = 'sql' | 'copy' | 'tables' | 'jsonl';
-
-export interface CompressSettings {
+export interface CompressSettings extends ChangeSinkSettings {
   /** An open source; it is closed when the run ends, however it ends. */
   readonly source: RoomSource;
   /** A new planner, which is used up by the run; by default an `AdaptivePlanner`. */
   readonly planner?: Planner;
   /** Fewer saved rows than this: nothing is kept. */
   readonly minSavedRows?: number;
-  /** Default `sql`. The output for `tables` is one of `openTablesOutput`. */
-  readonly format?: Format;
-  /** With `copy`: the most groups of one transaction. */
-  readonly batch?: number;
-  /** With `sql`: wraps each group's statements in a guarded transaction. */
-  readonly transactions?: boolean;
   /** Default true. False skips the comparison of every planned state with the stored one. */
   readonly verify?: boolean;
   /** Receives the changes. Without it only statistics are made. */
@@ -50,17 +31,6 @@ export interface CompressSettings {
   readonly onProgress?: (progress: Progress) => void;
   readonly signal?: AbortSignal;
   readonly isEnough?: IsEnough;
-}
-
-/** Where the changes go. Nothing of it may be seen under its final name before `keep()` resolved. */
-export interface Output {
-  readonly stream: Writable;
-  /** Bytes that `stream` has stored or sent. */
-  readonly bytes: number;
-  /** The stream has ended and all is verified: put it where it belongs. */
-  keep(): Promise<void>;
-  /** Forget all that was written. Safe to call at any time, and twice. */
-  discard(): Promise<void>;
 }
 
 /**
@@ -91,7 +61,7 @@ export async function compressRoom(settings: CompressSettings): Promise<Statisti
     const rows = isEnough === undefined ? source.rows() : rowsUntilCut(source, plan);
     const stages: NodeJS.ReadWriteStream[] = [plan];
     if (graphs.length > 0) stages.push(graphSink(graphs.map(({ stream }) => stream)));
-    if (output !== undefined) stages.push(changeSink(settings, planner));
+    if (output !== undefined) stages.push(changeSink(source, planner.description, settings));
     if (settings.onProgress) plan.on('planned', progressOf(plan, source, settings.onProgress));
     await pipeline([rows, ...stages, output?.stream ?? discardStream()], {
       ...(settings.signal && { signal: settings.signal }),
@@ -120,44 +90,6 @@ function rowsUntilCut(source: RoomSource, plan: RoomPlan): Readable {
     }
   }
   return chunkStream(chunks());
-}
-
-function changeSink(settings: CompressSettings, planner: Planner): Transform {
-  const { source, format = 'sql', batch, transactions = false } = settings;
-  const { room } = source;
-  switch (format) {
-    case 'sql':
-      return sqlSink({ room, transactions, header: header(settings, planner) });
-    case 'copy':
-      return copySink({
-        room,
-        header: header(settings, planner),
-        ...(batch !== undefined && { batch }),
-      });
-    case 'tables':
-      return tablesSink({ room });
-    case 'jsonl':
-      return jsonlSink({ room });
-  }
-}
-
-/** What made the changes, from what, and how they are applied. */
-function header({ source, format, transactions }: CompressSettings, planner: Planner): string[] {
-  const { ids, length } = source.groups;
-  return [
-    `Written by synapse_compress_state ${VERSION}.`,
-    `Room ${JSON.stringify(source.room)}, state groups ${ids[0]} to ${ids[length - 1]}; ${planner.description}.`,
-    source.snapshotTime === undefined
-      ? 'The tables are as they were when they were exported.'
-      : `The tables are as they were at ${source.snapshotTime.toISOString()}.`,
-    ...(format === 'copy'
-      ? []
-      : [
-          transactions
-            ? 'Each state group is changed in a transaction of its own, and left as it is if it is not as it was read.'
-            : 'Apply this in one transaction, with Synapse stopped: psql -1 -v ON_ERROR_STOP=1 -f FILE',
-        ]),
-  ];
 }
 
 function progressOf(

@@ -1,9 +1,9 @@
 export { Rewriter } from './apply/rewriter.js';
 export type { Batch, Outcome, RewriterSettings, Within } from './apply/rewriter.js';
 export { compressRooms } from './compress-rooms.js';
-export type { CompressRoomsSettings, RoomFailure } from './compress-rooms.js';
+export type { CompressRoomsSettings } from './compress-rooms.js';
 export { compressRoom } from './compress.js';
-export type { CompressSettings, Format, Output, Progress } from './compress.js';
+export type { CompressSettings } from './compress.js';
 export {
   BusyError,
   ChangedInputError,
@@ -22,12 +22,16 @@ export type { AdaptiveSettings } from './planner/adaptive.js';
 export { LevelsPlanner } from './planner/levels.js';
 export type { Change, ChangedGroup, PlannedGroup } from './planner/planned-group.js';
 export type { Plan, Planner } from './planner/planner.js';
+export type { Hops } from './planner/room-counts.js';
 export { RoomPlan } from './planner/room-plan.js';
-export type { Totals } from './report/room-totals.js';
-export type { Hops, Statistics } from './report/statistics.js';
+export type { Progress } from './report/progress-text.js';
+export type { RoomFailure, Totals } from './report/room-totals.js';
+export type { Statistics } from './report/statistics.js';
+export type { Format } from './sinks/change-sink.js';
 export { copySink } from './sinks/copy.js';
 export { GRAPH_FILES, graphSink } from './sinks/graphs.js';
 export { jsonlSink } from './sinks/jsonl.js';
+export type { Output } from './sinks/output.js';
 export { openFileOutput, openSpooledOutput, openStreamedOutput } from './sinks/output.js';
 export { sqlSink } from './sinks/sql.js';
 export { openTablesOutput } from './sinks/tables-output.js';

@@ -7,7 +7,7 @@ import fc from 'fast-check';
 import { writeRoomFiles } from '../bench/room-files.js';
 import { roomName } from '../bench/room-tables.js';
 import { LevelsPlanner } from '../src/planner/levels.js';
-import type { Hops } from '../src/report/statistics.js';
+import type { Hops } from '../src/planner/room-counts.js';
 import type { PlannedGroup } from '../src/planner/planned-group.js';
 import { RoomPlan } from '../src/planner/room-plan.js';
 import { applied, rowsOf } from './support/applied-room.js';

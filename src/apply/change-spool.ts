@@ -1,7 +1,7 @@
 import type { Writable } from 'node:stream';
 import { readChanges } from '../changes/read-changes.js';
 import type { RoomChange } from '../changes/room-change.js';
-import type { Output } from '../compress.js';
+import type { Output } from '../sinks/output.js';
 import { TemporaryFile } from '../sources/sort/temporary-file.js';
 
 /**

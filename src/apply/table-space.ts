@@ -1,5 +1,4 @@
 import { DatabaseError } from '../errors.js';
-import { readableSize } from '../report/size.js';
 import type { Applied } from './apply-changes.js';
 import type { Rewriter } from './rewriter.js';
 
@@ -32,7 +31,8 @@ const ENTRY_OVERHEAD = 16;
 /** How full a new btree's pages are. */
 const FILL = 0.9;
 
-const TABLES = 'state_groups_state, state_group_edges, state_groups';
+/** All that a rewriter writes to, for VACUUM. */
+export const TABLES = 'state_groups_state, state_group_edges, state_groups';
 
 export async function readSpace(rewriter: Rewriter): Promise<TableSpace> {
   const [space] = await rewriter.query<TableSpace & Record<string, unknown>>(SPACE);
@@ -80,24 +80,4 @@ export function neededSpace(
   const neededTableBytes = Math.min(tableBytes, rows * (rowWidth + ROW_OVERHEAD));
   const neededIndexBytes = Math.min(indexBytes, (rows * (keyWidth + ENTRY_OVERHEAD)) / FILL);
   return { tableBytes, indexBytes, neededTableBytes, neededIndexBytes };
-}
-
-/** What can be done about the space that deleted rows take. */
-export function spaceLines(space: NeededSpace | undefined, isVacuumed: boolean): string[] {
-  if (space === undefined) {
-    return isVacuumed ? [] : [`VACUUM ${TABLES}; lets new rows use the space of the deleted ones.`];
-  }
-  const size = (bytes: number): string => readableSize(Math.round(bytes));
-  const whole = space.tableBytes + space.indexBytes;
-  const needed = space.neededTableBytes + space.neededIndexBytes;
-  return [
-    `state_groups_state and its indexes take ${size(whole)}, of which the rows need about ${size(needed)}.`,
-    ...(isVacuumed
-      ? []
-      : [
-          `  VACUUM ${TABLES}; lets new rows use the other ${size(whole - needed)}, also while Synapse runs. The files stay as large as they are.`,
-        ]),
-    `  VACUUM FULL state_groups_state; gives it back to the system. It needs about ${size(needed)} of free disk, and Synapse has to wait for it; pg_repack needs the same and lets Synapse go on.`,
-    `  REINDEX TABLE CONCURRENTLY state_groups_state; gives back the indexes' part alone, about ${size(space.indexBytes - space.neededIndexBytes)}. It needs about ${size(space.neededIndexBytes)} of free disk, and lets Synapse go on.`,
-  ];
 }

@@ -6,9 +6,9 @@ import { closing, connect, dropConnection } from '../sources/postgres/connect.js
 import { parseConnection } from '../sources/postgres/connection-settings.js';
 import { lossBehind, tablesMissing } from '../sources/postgres/database-errors.js';
 import { knownSettings } from '../sources/postgres/statements.js';
-import { DEFINE_GIVING_WAY } from './giving-way.js';
+import { DEFINE_GIVING_WAY } from '../sinks/giving-way.js';
 import { PRIVILEGES, rewriteError } from './rewrite-errors.js';
-import { DEFINE_REWRITING } from './rewrite-procedure.js';
+import { DEFINE_REWRITING } from '../sinks/rewrite-procedure.js';
 
 export interface WriterSettings {
   /** A URL, libpq's keywords, or a database's name; see `parseConnection`. */

@@ -1,5 +1,5 @@
 import type { Pace } from '../apply/throttle.js';
-import type { Progress } from '../compress.js';
+import type { Progress } from '../report/progress-text.js';
 import type { AdaptiveSettings } from '../planner/adaptive.js';
 
 type AutoStrategy =

@@ -1,6 +1,6 @@
 import { ChangeSpool } from '../apply/change-spool.js';
 import { compressRoom } from '../compress.js';
-import type { Progress } from '../compress.js';
+import type { Progress } from '../report/progress-text.js';
 import type { Planner } from '../planner/planner.js';
 import type { IsEnough } from '../planner/room-plan.js';
 import { IN_RANGE } from '../sources/group-table.js';

@@ -1,6 +1,6 @@
 import type { ChangedGroup } from '../planner/planned-group.js';
-import { changeLine } from '../apply/batch-text.js';
-import { COPY_CHANGES, COPY_ROWS } from '../apply/rewrite-procedure.js';
+import { changeLine } from '../sinks/batch-text.js';
+import { COPY_CHANGES, COPY_ROWS } from '../sinks/rewrite-procedure.js';
 import { END_OF_COPY, FIRST_LINE, LAST_LINE, lastLine } from '../sinks/copy.js';
 import type { RoomChange } from './room-change.js';
 import { RowsWriter } from './rows-writer.js';

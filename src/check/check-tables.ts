@@ -1,4 +1,4 @@
-import type { Progress } from '../compress.js';
+import type { Progress } from '../report/progress-text.js';
 import { RoomNotFoundError } from '../errors.js';
 import { AllGroupsBuilder } from '../sources/all-groups.js';
 import { copyLines } from '../sources/files/copy-lines.js';

@@ -1,4 +1,4 @@
-import type { Format } from '../compress.js';
+import type { Format } from '../sinks/change-sink.js';
 import { UsageError } from '../errors.js';
 import { SYNAPSE_HOPS } from '../planner/chains-to-come.js';
 import type { AdaptiveSettings } from '../planner/adaptive.js';

@@ -1,9 +1,10 @@
 import { existsSync } from 'node:fs';
 import { finished } from 'node:stream/promises';
 import { compressRooms } from '../compress-rooms.js';
-import { compressRoom, type Progress } from '../compress.js';
+import { compressRoom } from '../compress.js';
 import { ChangedInputError, InputError, OutputError } from '../errors.js';
 import { nextSteps } from '../report/next-steps.js';
+import type { Progress } from '../report/progress-text.js';
 import type { Totals } from '../report/room-totals.js';
 import { readableSize } from '../report/size.js';
 import type { Statistics } from '../report/statistics.js';

@@ -1,6 +1,5 @@
 import type { WriteStream } from 'node:tty';
-import type { Progress } from '../compress.js';
-import { progressText } from '../report/progress-text.js';
+import { progressText, type Progress } from '../report/progress-text.js';
 
 /** A terminal's line changes this often at most, a log gets a line this often, in milliseconds. */
 const TERMINAL_INTERVAL = 100;

@@ -5,7 +5,7 @@ import { openInput } from '../sources/files/input.js';
 import type { RoomSource } from '../sources/room-source.js';
 import { withChanges } from '../verify/changed-room.js';
 import { compareRooms } from '../verify/compare-rooms.js';
-import type { SomeGroups } from '../report/some-groups.js';
+import type { SomeGroups } from '../sources/some-groups.js';
 import type { Comparison } from '../verify/compare-rooms.js';
 import { Arguments, readArguments } from './arguments.js';
 import type { Answer } from './arguments.js';

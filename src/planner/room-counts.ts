@@ -1,6 +1,5 @@
 import { ELSEWHERE, IN_RANGE } from '../sources/group-table.js';
-import { GroupCount } from '../report/some-groups.js';
-import type { Hops } from '../report/statistics.js';
+import { GroupCount } from '../sources/some-groups.js';
 import type { EntryPool } from '../state/entry-pool.js';
 import type { GroupRows } from '../state/row-parser.js';
 import type { Plan } from './planner.js';
@@ -79,6 +78,14 @@ export class RoomCounts {
     }
     return bytes;
   }
+}
+
+/** Chain lengths, counted in groups, the group itself included, as Synapse counts hops. */
+export interface Hops {
+  readonly largest: number;
+  readonly mean: number;
+  /** How many groups have a chain of at most `upTo` groups but more than the range before; null is without end. */
+  readonly distribution: readonly { readonly upTo: number | null; readonly groups: number }[];
 }
 
 /** The upper ends of the ranges in which chain lengths are counted. */

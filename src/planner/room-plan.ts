@@ -7,7 +7,7 @@ import { EntryPool } from '../state/entry-pool.js';
 import { KeyTable } from '../state/key-table.js';
 import { LiveStates, NO_STATE } from '../state/live-states.js';
 import { RowParser, type GroupRows } from '../state/row-parser.js';
-import { Fingerprints } from '../verify/fingerprints.js';
+import { Fingerprints } from './fingerprints.js';
 import type { Change, PlannedGroup } from './planned-group.js';
 import { Plan, type Planner } from './planner.js';
 import { RoomCounts } from './room-counts.js';

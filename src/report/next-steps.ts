@@ -1,4 +1,4 @@
-import type { Format } from '../compress.js';
+import type { Format } from '../sinks/change-sink.js';
 import { packingOfName } from '../sinks/packed-output.js';
 import { readableSize } from './size.js';
 import type { Statistics } from './statistics.js';

@@ -1,4 +1,9 @@
-import type { Progress } from '../compress.js';
+/** How far a run has come; totals are known from the headers. */
+export interface Progress {
+  readonly groups: number;
+  readonly totalGroups: number;
+  readonly rows: number;
+}
 
 /** How far a run has come and how long the rest will take, given the seconds so far. */
 export function progressText(progress: Progress, seconds: number): string {

@@ -1,5 +1,10 @@
-import type { RoomFailure } from '../compress-rooms.js';
 import type { Statistics } from './statistics.js';
+
+/** A room that was left out, and why. */
+export interface RoomFailure {
+  readonly room: string;
+  readonly reason: string;
+}
 
 /** The figures of all rooms together. */
 export interface Totals {

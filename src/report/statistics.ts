@@ -1,10 +1,4 @@
-/** Chain lengths, counted in groups, the group itself included, as Synapse counts hops. */
-export interface Hops {
-  readonly largest: number;
-  readonly mean: number;
-  /** How many groups have a chain of at most `upTo` groups but more than the range before; null is without end. */
-  readonly distribution: readonly { readonly upTo: number | null; readonly groups: number }[];
-}
+import type { Hops } from '../planner/room-counts.js';
 
 /** Every figure of one room's run. Rows are rows of `state_groups_state`. */
 export interface Statistics {

@@ -1,7 +1,7 @@
-import type { RoomFailure } from '../compress-rooms.js';
-import type { Totals } from './room-totals.js';
+import type { Hops } from '../planner/room-counts.js';
+import type { RoomFailure, Totals } from './room-totals.js';
 import { readableSize } from './size.js';
-import type { Hops, Statistics } from './statistics.js';
+import type { Statistics } from './statistics.js';
 
 /**
  * What a run found and did, line by line. The first lines are in the words of rust-synapse-compress-state,

@@ -1,13 +1,8 @@
 import type { Transform } from 'node:stream';
 import { transform } from 'through2';
-import { changeLine, rowLines } from '../apply/batch-text.js';
-import { DEFINE_GIVING_WAY } from '../apply/giving-way.js';
-import {
-  BEGIN_BATCH,
-  COPY_CHANGES,
-  COPY_ROWS,
-  DEFINE_REWRITING,
-} from '../apply/rewrite-procedure.js';
+import { changeLine, rowLines } from './batch-text.js';
+import { DEFINE_GIVING_WAY } from './giving-way.js';
+import { BEGIN_BATCH, COPY_CHANGES, COPY_ROWS, DEFINE_REWRITING } from './rewrite-procedure.js';
 import { isChanged } from '../planner/planned-group.js';
 import type { ChangedGroup, PlannedGroup } from '../planner/planned-group.js';
 import { literal } from './sql-literal.js';

@@ -8,9 +8,20 @@ import { basename, dirname, join, resolve } from 'node:path';
 import type { Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { setTimeout } from 'node:timers/promises';
-import type { Output } from '../compress.js';
 import { codeOf, OutputError } from '../errors.js';
-import { FileWriter, outputError, PIECE, StreamWriter } from './output-writer.js';
+import { outputError } from '../output-error.js';
+import { FileWriter, PIECE, StreamWriter } from './output-writer.js';
+
+/** Where the changes go. Nothing of it may be seen under its final name before `keep()` resolved. */
+export interface Output {
+  readonly stream: Writable;
+  /** Bytes that `stream` has stored or sent. */
+  readonly bytes: number;
+  /** The stream has ended and all is verified: put it where it belongs. */
+  keep(): Promise<void>;
+  /** Forget all that was written. Safe to call at any time, and twice. */
+  discard(): Promise<void>;
+}
 
 /** An output that knows its name, its size, and how much of it can no longer be taken back. */
 export interface OpenOutput extends Output {

@@ -1,6 +1,6 @@
-import type { Progress } from '../compress.js';
+import type { Progress } from '../report/progress-text.js';
 import { InputError } from '../errors.js';
-import { GroupCount, type SomeGroups } from '../report/some-groups.js';
+import { GroupCount, type SomeGroups } from '../sources/some-groups.js';
 import { IN_RANGE } from '../sources/group-table.js';
 import { IdFinder } from '../sources/id-list.js';
 import type { RoomSource } from '../sources/room-source.js';

@@ -1,5 +1,5 @@
 import { Writable } from 'node:stream';
-import type { Output } from '../../src/compress.js';
+import type { Output } from '../../src/sinks/output.js';
 
 /** An output that tells what was kept. */
 export function memoryOutput(): Output & { text(): string } {

@@ -1,4 +1,4 @@
-import { GroupCount } from '../../report/some-groups.js';
+import { GroupCount } from '../some-groups.js';
 import { countLines } from './copy-lines.js';
 
 /** Rows of groups that `state_groups` does not have. */

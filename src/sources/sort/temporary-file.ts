@@ -3,7 +3,7 @@ import { unlinkSync } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Writable } from 'node:stream';
-import { outputError, PIECE } from '../../sinks/output-writer.js';
+import { outputError } from '../../output-error.js';
 
 const CHUNK = 256 * 1024;
 
@@ -57,7 +57,7 @@ export class TemporaryFile {
   /** A stream that appends what is written to it. */
   writable(): Writable {
     return new Writable({
-      highWaterMark: PIECE,
+      highWaterMark: CHUNK,
       write: (chunk: Buffer, _encoding, done) => {
         this.append(chunk).then(() => done(), done);
       },

@@ -1,5 +1,5 @@
 import type { ChangedGroup } from '../planner/planned-group.js';
-import { PIECE } from '../sinks/output-writer.js';
+import { PIECE } from './output-writer.js';
 
 const LINE_FEED = 10;
 

@@ -1,0 +1,22 @@
+import { TABLES, type NeededSpace } from '../apply/table-space.js';
+import { readableSize } from './size.js';
+
+/** What can be done about the space that deleted rows take. */
+export function spaceLines(space: NeededSpace | undefined, isVacuumed: boolean): string[] {
+  if (space === undefined) {
+    return isVacuumed ? [] : [`VACUUM ${TABLES}; lets new rows use the space of the deleted ones.`];
+  }
+  const size = (bytes: number): string => readableSize(Math.round(bytes));
+  const whole = space.tableBytes + space.indexBytes;
+  const needed = space.neededTableBytes + space.neededIndexBytes;
+  return [
+    `state_groups_state and its indexes take ${size(whole)}, of which the rows need about ${size(needed)}.`,
+    ...(isVacuumed
+      ? []
+      : [
+          `  VACUUM ${TABLES}; lets new rows use the other ${size(whole - needed)}, also while Synapse runs. The files stay as large as they are.`,
+        ]),
+    `  VACUUM FULL state_groups_state; gives it back to the system. It needs about ${size(needed)} of free disk, and Synapse has to wait for it; pg_repack needs the same and lets Synapse go on.`,
+    `  REINDEX TABLE CONCURRENTLY state_groups_state; gives back the indexes' part alone, about ${size(space.indexBytes - space.neededIndexBytes)}. It needs about ${size(space.neededIndexBytes)} of free disk, and lets Synapse go on.`,
+  ];
+}
