@@ -1,5 +1,6 @@
 import type { RoomChange } from '../changes/room-change.js';
 import type { ChangedGroup } from '../planner/planned-group.js';
+import { GroupCount } from '../sources/some-groups.js';
 import { readAhead } from './read-ahead.js';
 import type { Batch, Outcome, Rewriter } from './rewriter.js';
 import { Throttle } from './throttle.js';
@@ -11,8 +12,8 @@ export interface Applied {
   /** Groups that were as their change wants them already. */
   alreadyDone: number;
   skipped: number;
-  /** Why groups were left as they are: how many, and the first of them. */
-  readonly reasons: Map<string, { count: number; readonly examples: number[] }>;
+  /** Why groups were left as they are, and which. */
+  readonly reasons: Map<string, GroupCount>;
   rowsDeleted: number;
   rowsInserted: number;
   batches: number;
@@ -45,8 +46,6 @@ const MOST_ROWS = 400_000;
 const MOST_GROUPS = 2000;
 /** Of new rows, which are held in memory. */
 const MOST_BYTES = 8 * 1024 * 1024;
-
-const EXAMPLES = 5;
 
 /**
  * Applies changes in batches that take about 0.3 s each. What was done is in `applied` also when this
@@ -121,10 +120,9 @@ function add(applied: Applied, outcome: Outcome): void {
   applied.alreadyDone += outcome.alreadyDone;
   applied.skipped += outcome.skipped.length;
   for (const { stateGroup, reason } of outcome.skipped) {
-    const known = applied.reasons.get(reason) ?? { count: 0, examples: [] };
-    applied.reasons.set(reason, known);
-    known.count++;
-    if (known.examples.length < EXAMPLES) known.examples.push(stateGroup);
+    const groups = applied.reasons.get(reason) ?? new GroupCount();
+    applied.reasons.set(reason, groups);
+    groups.add(stateGroup);
   }
   applied.rowsDeleted += outcome.rowsDeleted;
   applied.rowsInserted += outcome.rowsInserted;

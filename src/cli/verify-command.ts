@@ -5,7 +5,7 @@ import { openInput } from '../sources/files/input.js';
 import type { RoomSource } from '../sources/room-source.js';
 import { withChanges } from '../verify/changed-room.js';
 import { compareRooms } from '../verify/compare-rooms.js';
-import type { SomeGroups } from '../sources/some-groups.js';
+import { groupsText, type SomeGroups } from '../sources/some-groups.js';
 import type { Comparison } from '../verify/compare-rooms.js';
 import { Arguments, readArguments } from './arguments.js';
 import type { Answer } from './arguments.js';
@@ -168,7 +168,7 @@ function comparisonText(room: string, comparison: Comparison): string {
     );
   }
   const some = (what: string, found: SomeGroups): void => {
-    if (found.count > 0) lines.push(`${what}: ${groups(found.count)} (${examples(found)}).`);
+    if (found.count > 0) lines.push(`${what}: ${groups(found.count)} (${groupsText(found)}).`);
   };
   some('Only in BEFORE', onlyBefore);
   some('Only in AFTER', onlyAfter);
@@ -197,10 +197,6 @@ function throwIfDifferent(room: string, comparison: Comparison): void {
 
 function groups(count: number): string {
   return count === 1 ? '1 state group' : `${count} state groups`;
-}
-
-function examples({ count, examples: ids }: SomeGroups): string {
-  return `${ids.join(', ')}${count > ids.length ? ', …' : ''}`;
 }
 
 function events(ids: readonly string[]): string {

@@ -1,4 +1,5 @@
 import type { Applied } from '../apply/apply-changes.js';
+import { groupsText } from '../sources/some-groups.js';
 
 /** What was done, or would be, line by line. */
 export function appliedLines(applied: Applied, dryRun: boolean): string[] {
@@ -14,8 +15,7 @@ export function appliedLines(applied: Applied, dryRun: boolean): string[] {
         ]
       : []),
     ...[...applied.reasons].map(
-      ([reason, { count, examples }]) =>
-        `  ${count}, because ${reason} (${examples.join(', ')}${count > examples.length ? ', …' : ''})`,
+      ([reason, found]) => `  ${found.count}, because ${reason} (${groupsText(found)})`,
     ),
   ];
 }

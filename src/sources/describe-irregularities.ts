@@ -1,4 +1,5 @@
 import type { GroupTable, Irregularity, IrregularityKind } from './group-table.js';
+import { groupsText } from './some-groups.js';
 
 const LEFT_ALONE = 'with the groups that descend from it or that it reads through, stays as it is';
 const ARE_LEFT_ALONE =
@@ -41,9 +42,11 @@ export function describeIrregularities(table: GroupTable): string[] {
   return table.irregularities.map(describe);
 }
 
-function describe({ kind, count, examples }: Irregularity): string {
+function describe(irregularity: Irregularity): string {
+  const { kind, count } = irregularity;
   const [one, several] = SENTENCES[kind];
-  if (count === 1) return `State group ${examples[0]} ${one}.`;
-  const more = count > examples.length ? ', …' : '';
-  return `${count} state groups (${examples.join(', ')}${more}) ${several}.`;
+  const groups = groupsText(irregularity);
+  return count === 1
+    ? `State group ${groups} ${one}.`
+    : `${count} state groups (${groups}) ${several}.`;
 }

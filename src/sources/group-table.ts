@@ -1,6 +1,7 @@
 import { EdgeList } from './edge-list.js';
 import { GroupEdges } from './group-edges.js';
 import { IdFinder, IdList, indexOfId } from './id-list.js';
+import { GroupCount, type SomeGroups } from './some-groups.js';
 
 /** `prev` of a group without predecessor. */
 export const NO_PREDECESSOR = -1;
@@ -14,11 +15,9 @@ export const UNREADABLE = 4;
 /** The group is of another room, or known from edges alone: nothing may be based on it that is not stored so. */
 export const ELSEWHERE = 8;
 
-/** What is irregular in a room's edges: how many groups, and the first of them, ascending. */
-export interface Irregularity {
+/** What is irregular in a room's edges, and in which groups, the first of them ascending. */
+export interface Irregularity extends SomeGroups {
   readonly kind: IrregularityKind;
-  readonly count: number;
-  readonly examples: readonly number[];
 }
 
 /**
@@ -88,7 +87,6 @@ const KINDS = [
 const [[, SEVERAL], [, LARGER], [, OWN], [, UNREAD], [, REPEATED], [, MISSING], [, OTHER_ROOM]] =
   KINDS;
 const IRREGULAR = SEVERAL | LARGER | OWN | UNREAD;
-const EXAMPLES = 5;
 
 /**
  * Collects the edges of a room's groups, and groups beside them, in any order and each as often as it
@@ -306,12 +304,11 @@ function tableOf(ids: Float64Array, edges: GroupEdges, marks: Uint16Array): Grou
   const all = kept.reduce((sum, marked) => sum | marked, 0);
   for (const [kind, mark] of KINDS) {
     if ((all & mark) === 0) continue;
-    let count = 0;
-    const examples: number[] = [];
+    const groups = new GroupCount();
     kept.forEach((marked, index) => {
-      if ((marked & mark) === 0) return;
-      if (count++ < EXAMPLES) examples.push(table.ids[index]);
+      if ((marked & mark) !== 0) groups.add(table.ids[index]);
     });
+    const { count, examples } = groups;
     table.irregularities.push({ kind, count, examples });
   }
   return table;

@@ -6,6 +6,11 @@ export interface SomeGroups {
   readonly examples: readonly number[];
 }
 
+/** The groups by their ids, as far as these are known. */
+export function groupsText({ count, examples }: SomeGroups): string {
+  return `${examples.join(', ')}${count > examples.length ? ', …' : ''}`;
+}
+
 /** Counts state groups as they come. */
 export class GroupCount implements SomeGroups {
   count = 0;
