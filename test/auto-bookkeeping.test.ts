@@ -48,7 +48,7 @@ const STALE: Readonly<Record<string, readonly [sql: string, said: RegExp | undef
   'a room that is gone': [
     `INSERT INTO state_compressor_progress VALUES ('!gone:example.org', 5);
      INSERT INTO state_compressor_state VALUES ('!gone:example.org', 1, 100, 1, 5)`,
-    /Forgot the progress of 1 rooms that have no state groups/,
+    /Forgot the progress of 1 room that has no state groups/,
   ],
 };
 

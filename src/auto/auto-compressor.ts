@@ -1,6 +1,7 @@
 import { Rewriter } from '../apply/rewriter.js';
 import { vacuum } from '../apply/table-space.js';
 import { BusyError, codeOf, DatabaseError, OutputError, UsageError } from '../errors.js';
+import { counted } from '../report/counted.js';
 import { lossBehind } from '../sources/postgres/database-errors.js';
 import { nothingDone } from './auto-settings.js';
 import type { AutoSettings, AutoSummary } from './auto-settings.js';
@@ -74,7 +75,11 @@ class AutoCompressor {
     if (rewriter !== undefined) {
       await rewriter.transaction(createTables);
       const gone = await rewriter.transaction(forgetRoomsThatAreGone);
-      if (gone > 0) log('info', `Forgot the progress of ${gone} rooms that have no state groups.`);
+      if (gone > 0)
+        log(
+          'info',
+          `Forgot the progress of ${counted(gone, 'room that has', 'rooms that have')} no state groups.`,
+        );
     }
     try {
       if (strategy.name === 'levels' && order === 'id' && rewriter !== undefined) {

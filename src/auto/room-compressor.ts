@@ -9,6 +9,7 @@ import { LevelsPlanner } from '../planner/levels.js';
 import type { Level } from '../planner/levels.js';
 import type { ChangedGroup } from '../planner/planned-group.js';
 import type { IsEnough } from '../planner/room-plan.js';
+import { counted } from '../report/counted.js';
 import { indexOfId } from '../sources/id-list.js';
 import { openPostgresSource } from '../sources/postgres/postgres-source.js';
 import type { GroupRange } from '../sources/group-range.js';
@@ -157,7 +158,7 @@ export class RoomCompressor {
     else this.counts.withoutGain++;
     log(
       'info',
-      `Room '${room}': ${rowsBefore} rows could be ${rowsAfter}, by rewriting ${groupsToWrite} state groups.`,
+      `Room '${room}': ${counted(rowsBefore, 'row')} could be ${rowsAfter}, by rewriting ${counted(groupsToWrite, 'state group')}.`,
       { room, rowsBefore, rowsAfter, groupsToWrite },
     );
   }
@@ -225,12 +226,13 @@ export class RoomCompressor {
     const rowsDeleted = counts.rowsDeleted - before.rowsDeleted;
     const rowsInserted = counts.rowsInserted - before.rowsInserted;
     const upTo = `Room '${room}' up to state group ${lastGroup}`;
-    const skipped = groupsSkipped === 0 ? '' : `, ${groupsSkipped} left as they are`;
+    const skipped =
+      groupsSkipped === 0 ? '' : `, ${counted(groupsSkipped, 'left as it is', 'left as they are')}`;
     log(
       'info',
       gains
-        ? `${upTo}: ${rowsBefore} rows became ${rowsBefore - rowsDeleted + rowsInserted}; ${groupsRewritten} state groups were rewritten${skipped}.`
-        : `${upTo}: ${rowsBefore} rows would become ${rowsAfter}; it stays as it is.`,
+        ? `${upTo}: ${counted(rowsBefore, 'row')} became ${rowsBefore - rowsDeleted + rowsInserted}; ${counted(groupsRewritten, 'state group was', 'state groups were')} rewritten${skipped}.`
+        : `${upTo}: ${counted(rowsBefore, 'row')} would become ${rowsAfter}; it stays as it is.`,
       {
         room,
         lastGroup,

@@ -1,3 +1,4 @@
+import { counted } from '../report/counted.js';
 import type { CheckReport } from './check-tables.js';
 import { DEEPEST_CHAIN, type Example, type FindingKind } from './findings.js';
 
@@ -53,9 +54,9 @@ const SENTENCES: Record<FindingKind, readonly [one: string, several: string]> = 
 /** A report in lines for people. */
 export function reportText(report: CheckReport): string {
   const { room, rooms, stateGroups, edges, rows, longestChain, isClean, findings } = report;
-  const of = room === undefined ? counted(rooms, 'room', 'rooms') : `Room '${room}'`;
+  const of = room === undefined ? counted(rooms, 'room') : `Room '${room}'`;
   const lines = [
-    `${of}: ${counted(stateGroups, 'state group', 'state groups')}, ${counted(edges, 'edge', 'edges')}, ${counted(rows, 'row', 'rows')}; the longest chain has ${counted(longestChain, 'state group', 'state groups')}.`,
+    `${of}: ${counted(stateGroups, 'state group')}, ${counted(edges, 'edge')}, ${counted(rows, 'row')}; the longest chain has ${counted(longestChain, 'state group')}.`,
     isClean ? 'Nothing is wrong.' : 'Wrong:',
   ];
   for (const isInformation of [false, true]) {
@@ -77,8 +78,4 @@ function exampleText({ stateGroup, predecessor, type, stateKey }: Example): stri
   if (predecessor !== undefined) return `${stateGroup} → ${predecessor}`;
   if (type === undefined) return String(stateGroup);
   return `${stateGroup} (${JSON.stringify(type)}, ${JSON.stringify(stateKey)})`;
-}
-
-function counted(count: number, one: string, several: string): string {
-  return `${count} ${count === 1 ? one : several}`;
 }

@@ -4,6 +4,7 @@ import { nothingDone } from '../auto/auto-settings.js';
 import type { AutoSettings, AutoSummary } from '../auto/auto-settings.js';
 import { metricsText } from '../auto/metrics.js';
 import { RoomsFailedError, UsageError } from '../errors.js';
+import { counted } from '../report/counted.js';
 import { openFileOutput } from '../sinks/output.js';
 import { APPLY_OPTIONS, applyOptionsOf } from './apply-options.js';
 import { Arguments, readArguments } from './arguments.js';
@@ -244,15 +245,19 @@ export async function runAutoCommand(
 function summaryText(summary: AutoSummary, how: 'Done' | 'Stopped', dryRun: boolean): string {
   const { rooms, rowsDeleted, rowsInserted, rowsToSave, groupsRewritten, groupsSkipped } = summary;
   const what = dryRun
-    ? `${rowsToSave} rows could be saved`
-    : `${rowsDeleted - rowsInserted} rows were saved by rewriting ${groupsRewritten} state groups`;
+    ? `${counted(rowsToSave, 'row')} could be saved`
+    : `${counted(rowsDeleted - rowsInserted, 'row was', 'rows were')} saved by rewriting ${counted(groupsRewritten, 'state group')}`;
   return [
-    `${how} after ${Math.round(summary.seconds)} s: in ${rooms} rooms ${what}`,
-    ...(groupsSkipped > 0 ? [`${groupsSkipped} state groups had changed and were left`] : []),
+    `${how} after ${Math.round(summary.seconds)} s: in ${counted(rooms, 'room')} ${what}`,
+    ...(groupsSkipped > 0
+      ? [
+          `${counted(groupsSkipped, 'state group had changed and was', 'state groups had changed and were')} left`,
+        ]
+      : []),
     ...(summary.withoutGain > 0
       ? [`${summary.withoutGain} of ${summary.chunks} plans gained nothing`]
       : []),
-    ...(summary.failed.length > 0 ? [`${summary.failed.length} rooms failed`] : []),
+    ...(summary.failed.length > 0 ? [`${counted(summary.failed.length, 'room')} failed`] : []),
     ...(summary.stoppedBy === 'time' ? ['the time was up, and the next run goes on'] : []),
   ]
     .join('; ')

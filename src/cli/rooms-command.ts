@@ -1,6 +1,7 @@
 import type { Estimates, RoomEstimate } from '../auto/room-estimates.js';
 import { compressRoom } from '../compress.js';
 import { RoomNotFoundError } from '../errors.js';
+import { counted } from '../report/counted.js';
 import { readableSize } from '../report/size.js';
 import { Arguments, readArguments } from './arguments.js';
 import type { Answer } from './arguments.js';
@@ -151,7 +152,7 @@ function roomsText({ tableBytes, rooms }: Estimates, exact: boolean): string {
     lines.reduce((width, line) => Math.max(width, line[column].length), 0),
   );
   return [
-    `${rooms.length} rooms with ${about}${total.toLocaleString('en')} rows in ${readableSize(tableBytes)}; ${about}${gain.toLocaleString('en')} of them can be saved.`,
+    `${counted(rooms.length, 'room')} with ${about}${total.toLocaleString('en')} rows in ${readableSize(tableBytes)}; ${about}${gain.toLocaleString('en')} of them can be saved.`,
     ...lines.map((line) =>
       line.map((field, column) => field.padStart(widths[column] ?? 0)).join('  '),
     ),

@@ -7,6 +7,7 @@ import { withChanges } from '../verify/changed-room.js';
 import { compareRooms } from '../verify/compare-rooms.js';
 import { groupsText, type SomeGroups } from '../sources/some-groups.js';
 import type { Comparison } from '../verify/compare-rooms.js';
+import { counted } from '../report/counted.js';
 import { Arguments, readArguments } from './arguments.js';
 import type { Answer } from './arguments.js';
 import { memoryOf } from './command-line.js';
@@ -155,7 +156,7 @@ async function openBoth(
 function comparisonText(room: string, comparison: Comparison): string {
   const { compared, difference, onlyBefore, onlyAfter, notCompared } = comparison;
   const lines = [
-    `Room '${room}': ${groups(compared)} compared, ${difference === undefined ? 'all states are equal' : 'the last state differs'}.`,
+    `Room '${room}': ${counted(compared, 'state group')} compared, ${difference === undefined ? 'all states are equal' : 'the last state differs'}.`,
   ];
   if (difference !== undefined) {
     const { stateGroup, keys, type, stateKey, before, after } = difference;
@@ -168,7 +169,8 @@ function comparisonText(room: string, comparison: Comparison): string {
     );
   }
   const some = (what: string, found: SomeGroups): void => {
-    if (found.count > 0) lines.push(`${what}: ${groups(found.count)} (${groupsText(found)}).`);
+    if (found.count > 0)
+      lines.push(`${what}: ${counted(found.count, 'state group')} (${groupsText(found)}).`);
   };
   some('Only in BEFORE', onlyBefore);
   some('Only in AFTER', onlyAfter);
@@ -185,18 +187,14 @@ function throwIfDifferent(room: string, comparison: Comparison): void {
   }
   if (onlyBefore.count > 0) {
     throw new StatesDifferError(
-      `AFTER lacks ${groups(onlyBefore.count)} of room '${room}' that BEFORE has. If it has no table state_groups, put BEFORE's beside it: groups without rows are not known otherwise.`,
+      `AFTER lacks ${counted(onlyBefore.count, 'state group')} of room '${room}' that BEFORE has. If it has no table state_groups, put BEFORE's beside it: groups without rows are not known otherwise.`,
     );
   }
   if (notCompared.count > 0) {
     throw new StatesDifferError(
-      `The states of ${groups(notCompared.count)} of room '${room}' could not be compared.`,
+      `The states of ${counted(notCompared.count, 'state group')} of room '${room}' could not be compared.`,
     );
   }
-}
-
-function groups(count: number): string {
-  return count === 1 ? '1 state group' : `${count} state groups`;
 }
 
 function events(ids: readonly string[]): string {

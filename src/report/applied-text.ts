@@ -1,17 +1,20 @@
 import type { Applied } from '../apply/apply-changes.js';
 import { groupsText } from '../sources/some-groups.js';
+import { counted } from './counted.js';
 
 /** What was done, or would be, line by line. */
 export function appliedLines(applied: Applied, dryRun: boolean): string[] {
   const { rewritten, alreadyDone, skipped, rowsDeleted, rowsInserted, batches } = applied;
   return [
     dryRun
-      ? `Would rewrite ${groups(rewritten)}: delete ${rowsDeleted} rows and insert ${rowsInserted}.`
-      : `Rewrote ${groups(rewritten)}: deleted ${rowsDeleted} rows and inserted ${rowsInserted}, in ${batches === 1 ? '1 transaction' : `${batches} transactions`} of at most ${applied.longestSeconds.toFixed(2)} s.`,
-    ...(alreadyDone > 0 ? [`As it should be already: ${groups(alreadyDone)}.`] : []),
+      ? `Would rewrite ${counted(rewritten, 'state group')}: delete ${counted(rowsDeleted, 'row')} and insert ${rowsInserted}.`
+      : `Rewrote ${counted(rewritten, 'state group')}: deleted ${counted(rowsDeleted, 'row')} and inserted ${rowsInserted}, in ${counted(batches, 'transaction')} of at most ${applied.longestSeconds.toFixed(2)} s.`,
+    ...(alreadyDone > 0
+      ? [`As it should be already: ${counted(alreadyDone, 'state group')}.`]
+      : []),
     ...(skipped > 0
       ? [
-          `${dryRun ? 'Would leave' : 'Left'} ${groups(skipped)} as stored, which is safe: a group keeps its state either way.`,
+          `${dryRun ? 'Would leave' : 'Left'} ${counted(skipped, 'state group')} as stored, which is safe: a group keeps its state either way.`,
         ]
       : []),
     ...[...applied.reasons].map(
@@ -34,8 +37,4 @@ export function applyProgress(
       ? `${done.toLocaleString('en')} state groups`
       : `${Math.floor((100 * done) / totalGroups)}% of ${totalGroups.toLocaleString('en')} state groups`;
   return `Applied: ${share}, ${rows.toLocaleString('en')} rows, ${rate.toLocaleString('en')} rows/s`;
-}
-
-function groups(count: number): string {
-  return count === 1 ? '1 state group' : `${count} state groups`;
 }

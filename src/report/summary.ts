@@ -1,4 +1,5 @@
 import type { Hops } from '../planner/room-counts.js';
+import { counted } from './counted.js';
 import type { RoomFailure, Totals } from './room-totals.js';
 import { readableSize } from './size.js';
 import type { Statistics } from './statistics.js';
@@ -38,7 +39,7 @@ type Savings = Pick<
 export function roomLines(result: Statistics | RoomFailure): string[] {
   if ('reason' in result) return [`Room '${result.room}' was left out: ${result.reason}`];
   const { room, stateGroups, rowsBefore, rowsAfter, groupsWritten, warnings } = result;
-  const of = `Room '${room}': ${stateGroups} state groups, ${rowsBefore} rows`;
+  const of = `Room '${room}': ${counted(stateGroups, 'state group')}, ${counted(rowsBefore, 'row')}`;
   return [
     `${of}, ${OUTCOMES[result.outcome] ?? `${rowsAfter} after (${percentage(result)}%), ${groupsWritten} rewritten`}.`,
     ...warnings.map((warning) => `Warning: room '${room}': ${warning}`),
@@ -68,8 +69,8 @@ function savingLines(figures: Savings): string[] {
   const saved = figures.rowsBefore - figures.rowsAfter;
   const bytes = readableSize(Math.abs(figures.bytesBefore - figures.bytesAfter));
   return [
-    `${saved < 0 ? 'Costs' : 'Saves'} ${Math.abs(saved)} rows, about ${bytes} of table and index.`,
-    `Rewrites ${figures.groupsWritten} state groups: deletes ${figures.rowsDeleted} rows, inserts ${figures.rowsInserted}.`,
+    `${saved < 0 ? 'Costs' : 'Saves'} ${counted(Math.abs(saved), 'row')}, about ${bytes} of table and index.`,
+    `Rewrites ${counted(figures.groupsWritten, 'state group')}: deletes ${counted(figures.rowsDeleted, 'row')}, inserts ${figures.rowsInserted}.`,
   ];
 }
 
