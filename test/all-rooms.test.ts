@@ -14,14 +14,13 @@ import { openPostgresRooms } from '../src/sources/postgres/postgres-rooms.js';
 import { openPostgresSource } from '../src/sources/postgres/postgres-source.js';
 import { applySql } from './support/apply-sql.js';
 import { copyText, type Row } from './support/export-formats.js';
-import { fixture, loadTables, temporaryFolder } from './support/fixtures.js';
+import { fixture, LARGE_ROOM, loadTables, temporaryFolder } from './support/fixtures.js';
 import { memoryOutput } from './support/memory-output.js';
 import { rooms as roomsOf, type Room } from './support/naive-room.js';
-import { testPostgres } from './support/postgres.js';
+import { testDatabase } from './support/postgres.js';
 import { runCli } from './support/run-cli.js';
 import { expectSameStates, readAllStates } from './support/states.js';
 
-const LARGE = '!ORrIj_ngefPxK_xykJweOcBeKDOqcbRfKolM2O2VoCY';
 const SMALL = '!MlmO6RiERMEwPQNvXSAjqHDDQP-s6jpT6UOy23RaJOY';
 
 /** Small enough for small rooms, and good enough for a real one. */
@@ -115,19 +114,18 @@ test('all rooms from files give what each room gives by itself', async (t) => {
 });
 
 test('all rooms from a database give what each room gives by itself, and keep every state', async (t) => {
-  const db = await (await testPostgres()).createDatabase({ schema: 'synapse' });
-  t.after(() => db.drop());
+  const db = await testDatabase(t);
   await loadTables(db, 'synapse');
   const folder = await temporaryFolder(t);
   const from = { dsn: db.url, env: {} };
   const withoutTime = (sql: string) => sql.replaceAll(/^-- The tables are as they were.*$/gm, '');
   let expected = '';
-  for (const room of [SMALL, LARGE]) {
+  for (const room of [SMALL, LARGE_ROOM]) {
     expected += await alone(await openPostgresSource({ ...from, room, range: {} }));
   }
   const sql = await allAtOnce(await openPostgresRooms(from), folder);
   assert.equal(withoutTime(sql), withoutTime(expected));
-  assert.ok(sql.includes(LARGE));
+  assert.ok(sql.includes(LARGE_ROOM));
 
   const states = await readAllStates(db);
   await writeFile(join(folder, 'out.sql'), sql);
@@ -139,8 +137,7 @@ test('all rooms from a database give what each room gives by itself, and keep ev
 const LENGTHS = [200, 201];
 
 test('all rooms from a database give what each gives by itself, whatever leads from one to another', async (t) => {
-  const db = await (await testPostgres()).createDatabase({ schema: 'synapse' });
-  t.after(() => db.drop());
+  const db = await testDatabase(t);
   // Edges may come twice here.
   await db.query(
     'DROP INDEX state_group_edges_unique_idx; CREATE INDEX ON state_group_edges (state_group)',
@@ -240,8 +237,7 @@ test('what a room far away reads through stays as it is, from files as from a da
 });
 
 test('rooms with ancestors elsewhere are read one after the other, however many', async (t) => {
-  const db = await (await testPostgres()).createDatabase({ schema: 'synapse' });
-  t.after(() => db.drop());
+  const db = await testDatabase(t);
   await db.query(`
     INSERT INTO state_groups SELECT id, '!room' || id, '$e' FROM generate_series(1, 12) AS id;
     INSERT INTO state_group_edges SELECT id, id + 100 FROM state_groups`);
@@ -255,8 +251,7 @@ for (const source of ['files', 'Postgres']) {
     const folder = await temporaryFolder(t);
     const exports = join(folder, 'exports');
     await mkdir(exports);
-    const db = await (await testPostgres()).createDatabase({ schema: 'synapse' });
-    t.after(() => db.drop());
+    const db = await testDatabase(t);
     await loadTables(db, 'synapse');
     await db.query(
       "INSERT INTO state_groups VALUES (7000001, '!N:x', '$e'), (7000002, '!P', '$e')",
@@ -287,12 +282,12 @@ for (const source of ['files', 'Postgres']) {
     assert.match(stderr, /1 of 4 rooms was left out/);
     assert.deepEqual(
       rooms.map(({ room }) => room),
-      [SMALL, '!N:x', LARGE, '!P'],
+      [SMALL, '!N:x', LARGE_ROOM, '!P'],
     );
     assert.equal(totals.roomsFailed, 1);
     assert.equal(totals.rowsBefore, 1128 + 18351);
     const sql = await readFile(output, 'utf8');
-    for (const room of [SMALL, LARGE]) {
+    for (const room of [SMALL, LARGE_ROOM]) {
       const one = await runCli([...args, '-r', room, '-o', '-', '-t']);
       const changes = one.stdout.slice(one.stdout.indexOf('\nBEGIN'));
       assert.ok(sql.includes(changes));

@@ -9,7 +9,7 @@ import type pg from 'pg';
 import { Rewriter } from '../src/apply/rewriter.js';
 import { BusyError, DatabaseError } from '../src/errors.js';
 import { openRewriter, planRoom, ROOM, storedRoom } from './support/guarded-change.js';
-import { testPostgres } from './support/postgres.js';
+import { testDatabase } from './support/postgres.js';
 import type { TestDatabase } from './support/postgres.js';
 import { expectSameStates, readAllStates } from './support/states.js';
 
@@ -145,8 +145,7 @@ test('a connection that is lost while its session is set up is made again', asyn
 });
 
 test('a database without the tables is refused', async (t) => {
-  const db = await (await testPostgres()).createDatabase({ schema: 'none' });
-  t.after(() => db.drop());
+  const db = await testDatabase(t, 'none');
   await assert.rejects(Rewriter.open({ dsn: db.url, env: {} }), (error: Error) => {
     assert.ok(error instanceof DatabaseError);
     assert.match(error.message, /has no state_groups, state_group_edges, state_groups_state/);

@@ -6,7 +6,6 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { buffer, text } from 'node:stream/consumers';
 import { test } from 'node:test';
-import type { TestContext } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import fc from 'fast-check';
 import pg from 'pg';
@@ -20,22 +19,15 @@ import type { ChangedGroup } from '../src/planner/planned-group.js';
 import { RoomPlan } from '../src/planner/room-plan.js';
 import { copySink } from '../src/sinks/copy.js';
 import { openPostgresSource } from '../src/sources/postgres/postgres-source.js';
-import { fixture, loadTables, temporaryFolder } from './support/fixtures.js';
+import { fixture, LARGE_ROOM, loadTables, temporaryFolder } from './support/fixtures.js';
 import { planRoom, ROOM, ROOM_GROUPS, store } from './support/guarded-change.js';
 import { cut } from './support/naive-copy-text.js';
-import { testPostgres } from './support/postgres.js';
+import { testDatabase } from './support/postgres.js';
 import type { TestDatabase } from './support/postgres.js';
 import { CLI, runCli } from './support/run-cli.js';
 import { expectSameStates, readAllStates } from './support/states.js';
 
 /** The larger room of fixtures/synapse. */
-const LARGE_ROOM = '!ORrIj_ngefPxK_xykJweOcBeKDOqcbRfKolM2O2VoCY';
-
-async function database(t: TestContext): Promise<TestDatabase> {
-  const db = await (await testPostgres()).createDatabase({ schema: 'synapse' });
-  t.after(() => db.drop());
-  return db;
-}
 
 async function script(changes: readonly ChangedGroup[], batch = 2, room = ROOM): Promise<Buffer> {
   return buffer(Readable.from([changes]).pipe(copySink({ room, header: ['made by hand'], batch })));
@@ -96,7 +88,7 @@ test('a part that is missing from the middle is noticed', async () => {
 });
 
 test('a file that is cut off anywhere is applied as far as it goes, and breaks nothing', async (t) => {
-  const db = await database(t);
+  const db = await testDatabase(t);
   await store(db, ROOM_GROUPS);
   const states = await readAllStates(db);
   const bytes = await script(await planRoom(db));
@@ -119,7 +111,7 @@ test('a file that is cut off anywhere is applied as far as it goes, and breaks n
 });
 
 test('a file that holds the same changes twice is applied as two', async (t) => {
-  const db = await database(t);
+  const db = await testDatabase(t);
   await store(db, ROOM_GROUPS);
   const states = await readAllStates(db);
   const bytes = await script(await planRoom(db));
@@ -132,7 +124,7 @@ test('a file that holds the same changes twice is applied as two', async (t) => 
 });
 
 test('the command looks, applies, and a second time finds all done', async (t) => {
-  const db = await database(t);
+  const db = await testDatabase(t);
   await loadTables(db, 'synapse');
   const states = await readAllStates(db);
   const folder = await temporaryFolder(t);
@@ -174,7 +166,7 @@ test('the command looks, applies, and a second time finds all done', async (t) =
 
 for (const options of [['-t'], ['--format', 'jsonl']]) {
   test(`changes made with ${options.join(' ')} are applied, and those that were spoilt are not`, async (t) => {
-    const db = await database(t);
+    const db = await testDatabase(t);
     await loadTables(db, 'synapse');
     const states = await readAllStates(db);
     const file = join(await temporaryFolder(t), 'changes');
@@ -214,7 +206,7 @@ async function rowsOf(db: TestDatabase): Promise<number> {
 }
 
 test('-c plans, verifies and applies: one room, then all', async (t) => {
-  const db = await database(t);
+  const db = await testDatabase(t);
   await loadTables(db, 'synapse');
   const states = await readAllStates(db);
   const one = await runCli(['-p', db.url, '-r', LARGE_ROOM, '-c', '--stats-file=-']);
@@ -239,7 +231,7 @@ test('-c plans, verifies and applies: one room, then all', async (t) => {
 });
 
 test('while another compressor writes, -c and apply end before they read anything', async (t) => {
-  const db = await database(t);
+  const db = await testDatabase(t);
   await store(db, ROOM_GROUPS);
   const changes = Readable.from([await script(await planRoom(db))]);
   const rewriter = await Rewriter.open({ dsn: db.url, env: {} });
@@ -279,7 +271,7 @@ test(
   'an error of the server ends it though its standard input is silent',
   { timeout: 60_000 },
   async (t) => {
-    const db = await database(t);
+    const db = await testDatabase(t);
     await store(db, ROOM_GROUPS);
     const changes = await script(await planRoom(db));
     await db.query(`
@@ -299,7 +291,7 @@ test(
 );
 
 test('SIGINT lets the transaction end, and the rest is done by the next run', async (t) => {
-  const db = await database(t);
+  const db = await testDatabase(t);
   await loadTables(db, 'synapse');
   const states = await readAllStates(db);
   const file = join(await temporaryFolder(t), 'changes.copy');
@@ -330,7 +322,7 @@ test('SIGINT lets the transaction end, and the rest is done by the next run', as
 
 for (const event of ['INSERT', 'DELETE']) {
   test(`a trigger that swallows each ${event} is noticed, and nothing is changed`, async (t) => {
-    const db = await database(t);
+    const db = await testDatabase(t);
     await loadTables(db, 'synapse');
     const file = join(await temporaryFolder(t), 'changes.copy');
     await writeFile(file, await planned(db, LARGE_ROOM));
@@ -348,7 +340,7 @@ for (const event of ['INSERT', 'DELETE']) {
 }
 
 test('SIGINT ends a VACUUM, and it is said that all was applied', async (t) => {
-  const db = await database(t);
+  const db = await testDatabase(t);
   await loadTables(db, 'synapse');
   const file = join(await temporaryFolder(t), 'changes.copy');
   await writeFile(file, await planned(db, LARGE_ROOM));
@@ -379,7 +371,7 @@ test('SIGINT ends a VACUUM, and it is said that all was applied', async (t) => {
 });
 
 test('the figures do not take the place of the changes', async (t) => {
-  const db = await database(t);
+  const db = await testDatabase(t);
   const file = join(await temporaryFolder(t), 'changes.copy');
   await writeFile(file, await script(await planRoom(db)));
   const { code, stderr } = await runCli(['apply', file, '-p', db.url, '--stats-file', file]);
@@ -388,7 +380,7 @@ test('the figures do not take the place of the changes', async (t) => {
 });
 
 test('a connection that is lost again and again is made again, and all is done in the end', async (t) => {
-  const db = await database(t);
+  const db = await testDatabase(t);
   await loadTables(db, 'synapse');
   const states = await readAllStates(db);
   const bytes = await planned(db, LARGE_ROOM);

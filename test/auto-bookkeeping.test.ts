@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { emptyDatabase, goldenDatabase, readTables, run } from './support/auto-run.js';
+import { goldenDatabase, readTables, run } from './support/auto-run.js';
 import { rooms } from './support/naive-room.js';
 import type { Room } from './support/naive-room.js';
 import { Readable } from 'node:stream';
+import { testDatabase } from './support/postgres.js';
 import type { TestDatabase } from './support/postgres.js';
 import { expectSameStates, readAllStates } from './support/states.js';
 
@@ -184,7 +185,7 @@ const runs = fc.array(fc.record({ strategy, chunkSize: fc.integer({ min: 1, max:
 });
 
 test('whatever runs on whatever rooms, states stay, and once more changes nothing', async (t) => {
-  const db = await emptyDatabase(t);
+  const db = await testDatabase(t);
   await fc.assert(
     fc.asyncProperty(database, database, runs, async (old, later, settings) => {
       await db.query(`

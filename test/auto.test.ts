@@ -13,15 +13,9 @@ import { runInNewContext } from 'node:vm';
 import { Rewriter } from '../src/apply/rewriter.js';
 import { nothingDone } from '../src/auto/auto-settings.js';
 import { BusyError } from '../src/errors.js';
-import {
-  assertGolden,
-  emptyDatabase,
-  GOLDEN_ROOMS,
-  goldenDatabase,
-  readTables,
-  run,
-} from './support/auto-run.js';
+import { assertGolden, GOLDEN_ROOMS, goldenDatabase, readTables, run } from './support/auto-run.js';
 import { temporaryFolder } from './support/fixtures.js';
+import { testDatabase } from './support/postgres.js';
 import { runCli } from './support/run-cli.js';
 import { expectSameStates, readAllStates } from './support/states.js';
 
@@ -279,7 +273,7 @@ test('a room that fails is set aside, and the others are done', async (t) => {
 });
 
 test('a chunk that would grow keeps its groups, and the run goes on with empty levels', async (t) => {
-  const db = await emptyDatabase(t);
+  const db = await testDatabase(t);
   // Two branches take turns, and each has a key that the other has not; then snapshots that are all the same.
   await db.query(`
     INSERT INTO state_groups SELECT i, '!odd:example.org', '$e' FROM generate_series(1, 120) AS i;

@@ -7,14 +7,12 @@ import { test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { gunzipSync } from 'node:zlib';
 import type { Statistics } from '../src/report/statistics.js';
-import { fixture, loadTables, temporaryFolder } from './support/fixtures.js';
-import { testPostgres } from './support/postgres.js';
+import { fixture, LARGE_ROOM, loadTables, temporaryFolder } from './support/fixtures.js';
+import { testDatabase } from './support/postgres.js';
 import type { TestDatabase } from './support/postgres.js';
 import { hasPsql } from './support/psql.js';
 import { runCli } from './support/run-cli.js';
 import { expectSameStates, readAllStates } from './support/states.js';
-
-const ROOM = '!ORrIj_ngefPxK_xykJweOcBeKDOqcbRfKolM2O2VoCY';
 
 /** What no compression concerns, and what is nearly lost: rows and edges of no group, a row stored twice. */
 const STRAYS = `
@@ -25,8 +23,7 @@ const STRAYS = `
 
 /** A database with the rooms of a real Synapse and strays. */
 async function database(t: TestContext): Promise<TestDatabase> {
-  const db = await (await testPostgres()).createDatabase({ schema: 'synapse' });
-  t.after(() => db.drop());
+  const db = await testDatabase(t);
   await loadTables(db, 'synapse');
   await db.query(STRAYS);
   return db;
@@ -43,7 +40,7 @@ async function exported(db: TestDatabase, folder: string): Promise<string> {
 
 async function compressed(args: readonly string[], stdin?: NodeJS.ReadableStream) {
   const { code, stdout, stderr } = await runCli(
-    ['-r', ROOM, '--stats-file', '-', ...args],
+    ['-r', LARGE_ROOM, '--stats-file', '-', ...args],
     stdin === undefined ? {} : { stdin: stdin as never },
   );
   assert.equal(code, 0, stderr);
@@ -176,7 +173,7 @@ test('a folder that is there, or no place for one, is refused before anything is
       '-i',
       fixture('synapse'),
       '-r',
-      ROOM,
+      LARGE_ROOM,
       '--format',
       'tables',
       '-o',
@@ -201,7 +198,7 @@ for (const [end, unpack] of [
       const db = await database(t);
       const folder = await temporaryFolder(t);
       const states = await readAllStates(db);
-      const plain = await runCli(['-i', fixture('synapse'), '-r', ROOM, '-o', '-', '-t']);
+      const plain = await runCli(['-i', fixture('synapse'), '-r', LARGE_ROOM, '-o', '-', '-t']);
       for (const options of [['-t'], []]) {
         const output = join(folder, `out${options.length}.sql.${end}`);
         const { statistics, stderr } = await compressed([
@@ -226,7 +223,7 @@ for (const [end, unpack] of [
 test('without anything that packs with zstd both are named', async (t) => {
   const folder = await temporaryFolder(t);
   const { code, stderr } = await runCli(
-    ['-i', fixture('synapse'), '-r', ROOM, '-o', join(folder, 'out.zst')],
+    ['-i', fixture('synapse'), '-r', LARGE_ROOM, '-o', join(folder, 'out.zst')],
     { env: { PATH: folder } },
   );
   // A newer Node.js needs no program.
@@ -261,7 +258,7 @@ test('a line of JSON tells a change whole', async (t) => {
     changes.reduce((sum, change) => sum + Number(change['old_rows']), 0),
     statistics.rowsDeleted,
   );
-  for (const { room_id: room } of changes) assert.equal(room, ROOM);
+  for (const { room_id: room } of changes) assert.equal(room, LARGE_ROOM);
 });
 
 test('a text that is not UTF-8 is written as base64, and verified as it was', async (t) => {

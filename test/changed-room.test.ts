@@ -8,12 +8,11 @@ import type { RoomChange } from '../src/changes/room-change.js';
 import { InputError, StatesDifferError } from '../src/errors.js';
 import { withChanges } from '../src/verify/changed-room.js';
 import { compareRooms } from '../src/verify/compare-rooms.js';
-import { fixture, temporaryFolder } from './support/fixtures.js';
+import { fixture, LARGE_ROOM, temporaryFolder } from './support/fixtures.js';
 import { rooms, type Room } from './support/naive-room.js';
 import { ROOM, shape, sourceOf } from './support/naive-source.js';
 import { runCli } from './support/run-cli.js';
 
-const LARGE = '!ORrIj_ngefPxK_xykJweOcBeKDOqcbRfKolM2O2VoCY';
 const SMALL = '!MlmO6RiERMEwPQNvXSAjqHDDQP-s6jpT6UOy23RaJOY';
 
 /** The changes that give groups of a room the encodings that they have in another. */
@@ -143,7 +142,7 @@ for (const options of FORMS) {
       );
     for (const [room, count] of [
       [SMALL, 620],
-      [LARGE, 5394],
+      [LARGE_ROOM, 5394],
     ] as const) {
       for (const changes of [file, packed]) {
         const { code, stdout, stderr } = await verify(changes, room);
@@ -159,7 +158,7 @@ for (const options of FORMS) {
     const rows = [...text.matchAll(/\bm\.room\.member\W+@[^$\n]*\$/g)];
     const { index, 0: row } = rows.at(-1)!;
     const at = index + row.length;
-    const room = text.lastIndexOf(LARGE) > text.lastIndexOf(SMALL) ? LARGE : SMALL;
+    const room = text.lastIndexOf(LARGE_ROOM) > text.lastIndexOf(SMALL) ? LARGE_ROOM : SMALL;
     const groups = text
       .slice(0, at)
       .match(/(?<=^|state_group = |take_state_group\(|"state_group":)\d+/gm);
@@ -169,7 +168,7 @@ for (const options of FORMS) {
     assert.match(stdout, new RegExp(`^State group ${groups!.at(-1)} differs in one key:$`, 'm'));
 
     await writeFile(file, text.slice(0, -100));
-    const cut = await verify(file, LARGE);
+    const cut = await verify(file, LARGE_ROOM);
     assert.equal(cut.code, 3);
     assert.match(cut.stderr, /: Line \d+ of .*: the file was cut off/);
   });

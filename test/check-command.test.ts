@@ -3,7 +3,6 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { test } from 'node:test';
-import type { TestContext } from 'node:test';
 import fc from 'fast-check';
 import { checkTables } from '../src/check/check-tables.js';
 import type { CheckReport, StateTables } from '../src/check/check-tables.js';
@@ -11,15 +10,12 @@ import { KINDS } from '../src/check/findings.js';
 import type { Example, FindingKind } from '../src/check/findings.js';
 import type { Input } from '../src/sources/files/input.js';
 import { RoomNotFoundError } from '../src/errors.js';
-import { fixture, loadTables, temporaryFolder } from './support/fixtures.js';
+import { fixture, LARGE_ROOM, loadTables, temporaryFolder } from './support/fixtures.js';
 import { naiveCheck, ROOMS, tables } from './support/naive-check.js';
 import type { Model, Tables } from './support/naive-check.js';
 import { cut, lengths } from './support/naive-copy-text.js';
-import { testPostgres } from './support/postgres.js';
-import type { TestDatabase } from './support/postgres.js';
+import { testDatabase } from './support/postgres.js';
 import { runCli } from './support/run-cli.js';
-
-const LARGE_ROOM = '!ORrIj_ngefPxK_xykJweOcBeKDOqcbRfKolM2O2VoCY';
 
 /** The tables as COPY text, rows in the order that they have here. */
 function copyText({ groups, edges, rows }: Tables) {
@@ -109,12 +105,6 @@ test('all that can be wrong is found and counted, in all rooms and in one', asyn
   assert.deepEqual([...seen].sort(), [...KINDS].sort());
 });
 
-async function database(t: TestContext): Promise<TestDatabase> {
-  const db = await (await testPostgres()).createDatabase({ schema: 'synapse' });
-  t.after(() => db.drop());
-  return db;
-}
-
 async function checked(args: readonly string[]): Promise<CheckReport> {
   const { code, stdout, stderr } = await runCli(['check', '--json', ...args]);
   const report = JSON.parse(stdout) as CheckReport;
@@ -123,7 +113,7 @@ async function checked(args: readonly string[]): Promise<CheckReport> {
 }
 
 test('the program finds the same in files, in any order, and in a database', async (t) => {
-  const db = await database(t);
+  const db = await testDatabase(t);
   // As in databases of old, where edges could be stored twice.
   await db.query(`
     DROP INDEX state_group_edges_unique_idx;
@@ -147,7 +137,7 @@ test('the program finds the same in files, in any order, and in a database', asy
 });
 
 test('a real export is clean, from files and from a database', async (t) => {
-  const db = await database(t);
+  const db = await testDatabase(t);
   await loadTables(db, 'synapse');
   for (const source of [fixture('synapse'), fixture('synapse', 'pg_dump.sql.gz'), db.url]) {
     const all = await runCli(['check', source]);
@@ -202,8 +192,7 @@ test('what is wrong is told in words, with where it is', async (t) => {
 });
 
 test('what can not be checked is told with the exit code of its kind', async (t) => {
-  const db = await (await testPostgres()).createDatabase({ schema: 'none' });
-  t.after(() => db.drop());
+  const db = await testDatabase(t, 'none');
   const files = fixture('synapse');
   for (const [args, code, message] of [
     [[], 2, /check takes one source, .* and is given 0\./],

@@ -15,7 +15,8 @@ import type { Hops } from '../src/planner/room-counts.js';
 import type { Statistics } from '../src/report/statistics.js';
 import { openStreamedOutput } from '../src/sinks/output.js';
 import { STATE_TABLES, temporaryFolder } from './support/fixtures.js';
-import { testPostgres } from './support/postgres.js';
+import { testDatabase } from './support/postgres.js';
+import { hasPsql } from './support/psql.js';
 import { CLI, runCli } from './support/run-cli.js';
 
 const ROOM = '!room:example.com';
@@ -485,8 +486,7 @@ for (const [kind, ...option] of [['spooled'], ['streamed', '--unbuffered']]) {
 }
 
 test('a signal ends the wait for a database', async (t) => {
-  const db = await (await testPostgres()).createDatabase({ schema: 'synapse' });
-  t.after(() => db.drop());
+  const db = await testDatabase(t);
   const { file, left } = await outputFolder(t);
   await db.query('BEGIN; LOCK TABLE state_groups IN ACCESS EXCLUSIVE MODE');
   const child = start(t, ['-p', db.url, '-r', ROOM, '-o', file]);
@@ -508,16 +508,13 @@ test('a lost stderr does not stop a run', async (t) => {
   assert.deepEqual(await left(), ['out.sql']);
 });
 
-const hasPsql = spawnSync('psql', ['--version']).status === 0;
-
 test(
   'psql -1 keeps nothing of changes that were cut short, wherever that was',
   { skip: !hasPsql && 'psql is missing' },
   async (t) => {
     const folder = await exportRoom(t, { groups: 3, keys: 4 });
     const { file } = await outputFolder(t);
-    const db = await (await testPostgres()).createDatabase({ schema: 'synapse' });
-    t.after(() => db.drop());
+    const db = await testDatabase(t);
     for (const table of STATE_TABLES) {
       await db.copyIn(table, createReadStream(join(folder, `${table}.copy`)));
     }

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { Readable } from 'node:stream';
 import { buffer, text } from 'node:stream/consumers';
 import { test } from 'node:test';
-import type { TestContext } from 'node:test';
 import fc from 'fast-check';
 import { Rewriter } from '../src/apply/rewriter.js';
 import type { ChangedGroup, PlannedGroup } from '../src/planner/planned-group.js';
@@ -13,18 +12,12 @@ import type { CopySettings } from '../src/sinks/copy.js';
 import { openPostgresSource } from '../src/sources/postgres/postgres-source.js';
 import { loadTables } from './support/fixtures.js';
 import { planRoom, ROOM, ROOM_GROUPS, store, storeManyGroups } from './support/guarded-change.js';
-import { testPostgres } from './support/postgres.js';
-import type { Schema, TestDatabase } from './support/postgres.js';
+import { testDatabase } from './support/postgres.js';
+import type { TestDatabase } from './support/postgres.js';
 import { hasPsql, psql } from './support/psql.js';
 import { expectSameStates, readAllStates } from './support/states.js';
 
 const skip = !hasPsql && 'there is no psql';
-
-async function database(t: TestContext, schema: Schema = 'synapse'): Promise<TestDatabase> {
-  const db = await (await testPostgres()).createDatabase({ schema });
-  t.after(() => db.drop());
-  return db;
-}
 
 function script(
   changes: readonly PlannedGroup[],
@@ -45,7 +38,7 @@ for (const schema of ['synapse', 'synapse-before-1.124'] as const) {
     `psql applies the script once, and a second time nothing (${schema})`,
     { skip },
     async (t) => {
-      const db = await database(t, schema);
+      const db = await testDatabase(t, schema);
       await store(db, ROOM_GROUPS);
       const states = await readAllStates(db);
       const sql = await script(await planRoom(db));
@@ -69,7 +62,7 @@ for (const options of PSQL_OPTIONS) {
   for (const batch of [1, 3, 500]) {
     const how = `psql ${options.join(' ')}, ${batch} groups at once,`;
     test(`${how} goes on after a group that is left`, { skip }, async (t) => {
-      const db = await database(t);
+      const db = await testDatabase(t);
       await store(db, ROOM_GROUPS);
       const sql = await script(await planRoom(db), { batch });
       await db.query("DELETE FROM state_groups_state WHERE state_group = 4 AND type = 'topic'");
@@ -88,7 +81,7 @@ for (const options of PSQL_OPTIONS) {
     `psql ${options.join(' ')} breaks no group, wherever the script is cut off`,
     { skip },
     async (t) => {
-      const db = await database(t);
+      const db = await testDatabase(t);
       await store(db, ROOM_GROUPS);
       const states = await readAllStates(db);
       const sql = await script(await planRoom(db), { batch: 2 });
@@ -116,7 +109,7 @@ for (const options of PSQL_OPTIONS) {
 }
 
 test('scripts of several rooms are one script', { skip }, async (t) => {
-  const db = await database(t);
+  const db = await testDatabase(t);
   await loadTables(db, 'synapse');
   const states = await readAllStates(db);
   const { rows: rooms } = await db.query<{ room: string }>(
@@ -155,7 +148,7 @@ const STRANGE = [
 for (const way of ['psql', 'Rewriter'] as const) {
   test(`strange texts arrive as they are, also in a large group (${way})`, async (t) => {
     if (way === 'psql' && skip !== false) return t.skip(skip);
-    const db = await database(t);
+    const db = await testDatabase(t);
     const room = "!it's:a\\room";
     const lines = Array.from(
       { length: 30_000 },
@@ -223,7 +216,7 @@ test('a large group goes out in pieces', async () => {
 });
 
 test('no more is read than the groups have, also where nothing is known of the tables', async (t) => {
-  const db = await database(t);
+  const db = await testDatabase(t);
   const changes = await storeManyGroups(db);
   const rewriter = await Rewriter.open({ dsn: db.url, env: {} });
   // The counts of a transaction are seen within it.

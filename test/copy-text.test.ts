@@ -4,7 +4,7 @@ import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { decodeField, encodeField, isNull, needsCare } from '../src/state/copy-text.js';
 import * as naive from './support/naive-copy-text.js';
-import { testPostgres } from './support/postgres.js';
+import { testDatabase } from './support/postgres.js';
 
 /** Calls `code` with bytes amid others, as in a chunk, and sees that nothing around them is touched. */
 function coded(code: typeof decodeField, input: string, room: number): string {
@@ -80,8 +80,7 @@ describe("COPY's escapes", () => {
   });
 
   it('reads what Postgres reads', async (t) => {
-    const db = await (await testPostgres()).createDatabase({ schema: 'none' });
-    t.after(() => db.drop());
+    const db = await testDatabase(t, 'none');
     await db.query('CREATE TABLE fields (n int, field text)');
     // Postgres wants UTF-8 before and after decoding: one way of spelling for all bytes of a character.
     const ascii = naive.text(20).map((text) => text.replace(/[\x80-\xff]/g, '\x7f'));

@@ -13,7 +13,7 @@ import { openFilesSource } from '../src/sources/files/files-source.js';
 import { IN_RANGE, NO_PREDECESSOR, UNREADABLE } from '../src/sources/group-table.js';
 import type { GroupRange } from '../src/sources/group-range.js';
 import type { RoomSource } from '../src/sources/room-source.js';
-import { fixture, STATE_TABLES, temporaryFolder } from './support/fixtures.js';
+import { fixture, LARGE_ROOM, STATE_TABLES, temporaryFolder } from './support/fixtures.js';
 
 type Table = (typeof STATE_TABLES)[number];
 
@@ -112,7 +112,7 @@ function descriptors(): number {
 
 describe('the files source', () => {
   for (const [folder, room] of [
-    ['synapse', '!ORrIj_ngefPxK_xykJweOcBeKDOqcbRfKolM2O2VoCY'],
+    ['synapse', LARGE_ROOM],
     ['synapse', undefined],
     ['golden/branchy/before', '!OGEhHVWSdvArJzumhm:example.org'],
     ['golden/auto/before', undefined],

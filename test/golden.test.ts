@@ -14,7 +14,7 @@ import {
   readFixture,
   temporaryFolder,
 } from './support/fixtures.js';
-import { testPostgres } from './support/postgres.js';
+import { testDatabase } from './support/postgres.js';
 import type { TestDatabase } from './support/postgres.js';
 import { runCli } from './support/run-cli.js';
 import { expectSameStates, readAllStates } from './support/states.js';
@@ -76,8 +76,7 @@ for (const name of goldenCases()) {
 }
 
 async function loadedDatabase(t: TestContext, name: string): Promise<TestDatabase> {
-  const db = await (await testPostgres()).createDatabase({ schema: 'synapse' });
-  t.after(() => db.drop());
+  const db = await testDatabase(t);
   await loadTables(db, `golden/${name}/before`);
   return db;
 }

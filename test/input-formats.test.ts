@@ -18,8 +18,8 @@ import { recognize } from '../src/sources/files/recognize.js';
 import { zstdFrames } from '../src/sources/files/zstd-frames.js';
 import { BINARY_HEADER, copyText, FORMATS } from './support/export-formats.js';
 import type { Format, Row, Table, Tables } from './support/export-formats.js';
-import { loadTables, STATE_TABLES, temporaryFolder } from './support/fixtures.js';
-import { testPostgres } from './support/postgres.js';
+import { LARGE_ROOM, loadTables, STATE_TABLES, temporaryFolder } from './support/fixtures.js';
+import { testDatabase } from './support/postgres.js';
 import type { TestDatabase } from './support/postgres.js';
 import { runCli } from './support/run-cli.js';
 
@@ -502,21 +502,18 @@ describe('--table', () => {
 describe('exports of a real Postgres', () => {
   /** The tables of a Synapse, with awkward keys in one group of the large room. */
   async function synapse(t: TestContext): Promise<TestDatabase> {
-    const db = await (await testPostgres()).createDatabase({ schema: 'synapse' });
-    t.after(() => db.drop());
+    const db = await testDatabase(t);
     await loadTables(db, 'synapse');
     for (const text of AWKWARD) {
       await db.query(
         `INSERT INTO state_groups_state
          SELECT id, room_id, $1, $1, '$' || $1 FROM state_groups
          WHERE room_id = $2 ORDER BY id OFFSET 2000 LIMIT 1`,
-        [text, ROOM],
+        [text, LARGE_ROOM],
       );
     }
     return db;
   }
-
-  const ROOM = '!ORrIj_ngefPxK_xykJweOcBeKDOqcbRfKolM2O2VoCY';
 
   /** The SQL for the large room, without its header. */
   async function sqlOf(
@@ -524,7 +521,7 @@ describe('exports of a real Postgres', () => {
     options: Parameters<typeof runCli>[1] = {},
   ): Promise<string> {
     const { code, stdout, stderr } = await runCli(
-      [...args, '-r', ROOM, '-o', '-', '-t', '--strategy', 'levels'],
+      [...args, '-r', LARGE_ROOM, '-o', '-', '-t', '--strategy', 'levels'],
       options,
     );
     assert.equal(code, 0, stderr);

@@ -20,16 +20,15 @@ import { COLUMNS, copyText, dump } from './support/export-formats.js';
 import type { Table, Tables } from './support/export-formats.js';
 import {
   fixture,
+  LARGE_ROOM,
   loadTables,
   readFixture,
   STATE_TABLES,
   temporaryFolder,
 } from './support/fixtures.js';
-import { testPostgres } from './support/postgres.js';
+import { testDatabase } from './support/postgres.js';
 import type { TestDatabase } from './support/postgres.js';
 import { runCli } from './support/run-cli.js';
-
-const ROOM = '!ORrIj_ngefPxK_xykJweOcBeKDOqcbRfKolM2O2VoCY';
 
 const small: Tables = {
   state_groups: [
@@ -107,7 +106,7 @@ describe('a dump', () => {
   it('gives the SQL that the COPY files give, as a file, packed, or from a pipe', async () => {
     const sqlOf = async (args: readonly string[], stdin?: Readable) => {
       const { code, stdout, stderr } = await runCli(
-        [...args, '-r', ROOM, '-o', '-', '-t'],
+        [...args, '-r', LARGE_ROOM, '-o', '-', '-t'],
         stdin && { stdin },
       );
       assert.equal(code, 0, stderr);
@@ -324,8 +323,7 @@ const run = promisify(execFile);
 describe('pg_dump', { skip: missing.length > 0 && `${missing.join(' and ')} not found` }, () => {
   /** A database that has more in it than the three tables. */
   async function fullDatabase(t: TestContext): Promise<TestDatabase> {
-    const db = await (await testPostgres()).createDatabase({ schema: 'synapse' });
-    t.after(() => db.drop());
+    const db = await testDatabase(t);
     await loadTables(db, 'synapse');
     await db.query(`
       CREATE SCHEMA "Other";
@@ -353,7 +351,7 @@ $$;
 
   async function sqlOf(args: readonly string[], stdin?: Readable): Promise<string> {
     const { code, stdout, stderr } = await runCli(
-      [...args, '-r', ROOM, '-o', '-', '-t', '--strategy', 'levels'],
+      [...args, '-r', LARGE_ROOM, '-o', '-', '-t', '--strategy', 'levels'],
       stdin && { stdin },
     );
     assert.equal(code, 0, stderr);
@@ -384,7 +382,7 @@ $$;
       const ended = once(restore, 'close');
       assert.equal(await sqlOf(['-i', '-'], restore.stdout), expected, format);
       assert.deepEqual(await ended, [0, null]);
-      const { code, stderr } = await runCli(['-i', path, '-r', ROOM]);
+      const { code, stderr } = await runCli(['-i', path, '-r', LARGE_ROOM]);
       assert.equal(code, 3);
       assert.match(stderr, /pg_restore -f - .* \| synapse_compress_state -i -/);
     }
@@ -395,15 +393,14 @@ $$;
     const path = join(await temporaryFolder(t), 'inserts.sql');
     for (const option of ['--inserts', '--column-inserts', '--rows-per-insert=100']) {
       await dumped(db, path, option);
-      const { code, stderr } = await runCli(['-i', path, '-r', ROOM]);
+      const { code, stderr } = await runCli(['-i', path, '-r', LARGE_ROOM]);
       assert.equal(code, 3);
       assert.match(stderr, /Line \d+ of .* INSERT statement/);
     }
   });
 
   it('of tables whose columns stand in another order', async (t) => {
-    const db = await (await testPostgres()).createDatabase({ schema: 'none' });
-    t.after(() => db.drop());
+    const db = await testDatabase(t, 'none');
     await db.query(`
       CREATE TABLE state_groups (event_id text, id bigint, room_id text);
       CREATE TABLE state_group_edges (prev_state_group bigint, state_group bigint);

@@ -29,20 +29,14 @@ import {
 } from '../src/sources/postgres/statements.js';
 import type { GroupRange } from '../src/sources/group-range.js';
 import type { RoomSource } from '../src/sources/room-source.js';
-import { testPostgres } from './support/postgres.js';
-import type { Schema, TestDatabase } from './support/postgres.js';
+import { testDatabase, testPostgres } from './support/postgres.js';
+import type { TestDatabase } from './support/postgres.js';
 
 const ROOM = '!room:example.com';
 const OTHER = '!other:example.com';
 /** More than two statements' worth. */
 const GROUPS = 2 * GROUPS_PER_STATEMENT + 500;
 const ROWS_PER_GROUP = 5;
-
-async function createDatabase(t: TestContext, schema: Schema = 'synapse'): Promise<TestDatabase> {
-  const db = await (await testPostgres()).createDatabase({ schema });
-  t.after(() => db.drop());
-  return db;
-}
 
 /** Over the socket, whose buffers are small and whose server wants no password. */
 function socketDsn({ address, name }: TestDatabase, user = address.user): string {
@@ -139,7 +133,7 @@ async function firstChunk(rows: Readable): Promise<void> {
 
 for (const schema of ['synapse', 'synapse-before-1.124'] as const) {
   test(`a room of ${schema} is read whole: headers, and rows in order`, async (t) => {
-    const db = await createDatabase(t, schema);
+    const db = await testDatabase(t, schema);
     // The order of insertion is not the order of ids.
     await addGroups(
       db,
@@ -191,7 +185,7 @@ for (const schema of ['synapse', 'synapse-before-1.124'] as const) {
 }
 
 test('all is read as it was when the source was opened', async (t) => {
-  const db = await createDatabase(t);
+  const db = await testDatabase(t);
   await fill(db, 1, 10);
   const expected = await storedRows(
     db,
@@ -256,7 +250,7 @@ describe('a range', () => {
 });
 
 test('the first groups are found however far apart they are, among those of other rooms', async (t) => {
-  const db = await createDatabase(t);
+  const db = await testDatabase(t);
   const ids = [0, 1, 2, 4, 70, 71, 5_000, 5_002, 1_000_000, 1_000_001, 2 ** 41, 2 ** 53 - 1];
   await addGroups(
     db,
@@ -286,7 +280,7 @@ test('the first groups are found however far apart they are, among those of othe
 });
 
 test('ancestors are followed into other rooms, missing groups, and circles', async (t) => {
-  const db = await createDatabase(t);
+  const db = await testDatabase(t);
   await addGroups(
     db,
     [
@@ -330,7 +324,7 @@ test('ancestors are followed into other rooms, missing groups, and circles', asy
 });
 
 test('what an irregular group out of range reads through is frozen', async (t) => {
-  const db = await createDatabase(t);
+  const db = await testDatabase(t);
   await addGroups(
     db,
     [
@@ -363,7 +357,7 @@ test('what an irregular group out of range reads through is frozen', async (t) =
 });
 
 test('of groups that stand out of range on one in range the longest chain is counted', async (t) => {
-  const db = await createDatabase(t);
+  const db = await testDatabase(t);
   await addGroups(
     db,
     [...[1, 2, 3, 4, 5, 6, 7].map((id) => [id, ROOM] as const), [8, OTHER]],
@@ -386,7 +380,7 @@ test('of groups that stand out of range on one in range the longest chain is cou
 });
 
 test('a chain of thousands of ancestors out of range is walked', async (t) => {
-  const db = await createDatabase(t);
+  const db = await testDatabase(t);
   await fill(db, 1, 5000);
   const source = await withSource(t, db, { minStateGroup: 4990, groupsToCompress: 5 });
   assert.deepEqual(
@@ -403,7 +397,7 @@ test('ids beyond 2^53 are named, wherever they stand', async (t) => {
     `INSERT INTO state_group_edges VALUES (2, ${large})`,
     `INSERT INTO state_group_edges VALUES (1, ${large})`,
   ]) {
-    const db = await createDatabase(t);
+    const db = await testDatabase(t);
     await addGroups(
       db,
       [
@@ -517,7 +511,7 @@ describe('the server', () => {
 });
 
 test('the socket is not read while nobody reads the rows', async (t) => {
-  const db = await createDatabase(t);
+  const db = await testDatabase(t);
   await fill(db, 1, GROUPS);
   const source = await withSource(t, db);
   const rows = source.rows();
@@ -530,7 +524,7 @@ test('the socket is not read while nobody reads the rows', async (t) => {
 });
 
 test('the transaction and the connection end with the last row, before close()', async (t) => {
-  const db = await createDatabase(t);
+  const db = await testDatabase(t);
   await fill(db, 1, 10);
   const source = await withSource(t, db);
   await buffer(source.rows());
@@ -539,7 +533,7 @@ test('the transaction and the connection end with the last row, before close()',
 });
 
 test('whoever leaves early leaves no session: before the rows, among them, by a signal', async (t) => {
-  const db = await createDatabase(t);
+  const db = await testDatabase(t);
   await fill(db, 1, GROUPS);
   const unread = await open(db);
   await Promise.all([unread.close(), unread.close()]);
@@ -577,7 +571,7 @@ const WAITING = `SELECT pid FROM pg_locks JOIN pg_database ON pg_database.oid = 
   WHERE datname = current_database() AND NOT granted`;
 
 test('a signal while headers are read ends the session', async (t) => {
-  const db = await createDatabase(t);
+  const db = await testDatabase(t);
   await fill(db, 1, 10);
   // Holds up the source at its first table.
   await db.query('BEGIN; LOCK TABLE state_groups IN ACCESS EXCLUSIVE MODE');
@@ -593,7 +587,7 @@ test('a signal while headers are read ends the session', async (t) => {
 });
 
 test('a connection that is lost midway says how far the rows came', async (t) => {
-  const db = await createDatabase(t);
+  const db = await testDatabase(t);
   await fill(db, 1, GROUPS);
   const source = await withSource(t, db);
   const rows = source.rows();
@@ -615,7 +609,7 @@ test('a connection that is lost midway says how far the rows came', async (t) =>
 });
 
 test('a server that ends the session while headers are read is told so', async (t) => {
-  const db = await createDatabase(t);
+  const db = await testDatabase(t);
   await fill(db, 1, 10);
   await db.query('BEGIN; LOCK TABLE state_groups IN ACCESS EXCLUSIVE MODE');
   const refused = assert.rejects(open(db), {
@@ -633,14 +627,14 @@ test('a server that ends the session while headers are read is told so', async (
 });
 
 test('tables that are missing, hidden, or without their index are named', async (t) => {
-  const empty = await createDatabase(t, 'none');
+  const empty = await testDatabase(t, 'none');
   await assert.rejects(open(empty), {
     name: DatabaseError.name,
     message:
       /has no tables state_groups, state_group_edges and state_groups_state in the schemas that user postgres searches \(public\).*Synapse's state database/,
   });
 
-  const db = await createDatabase(t);
+  const db = await testDatabase(t);
   await fill(db, 1, 3);
   await db.query('ALTER TABLE state_group_edges RENAME TO edges');
   await assert.rejects(open(db), { message: /has no table state_group_edges in the schemas/ });
@@ -662,7 +656,7 @@ test('tables that are missing, hidden, or without their index are named', async 
 });
 
 test('a user who may not read a table is told which, and what to grant', async (t) => {
-  const db = await createDatabase(t);
+  const db = await testDatabase(t);
   await fill(db, 1, 3);
   const role = `reader_${db.name}`;
   await db.query(`CREATE ROLE ${role} LOGIN`);

@@ -8,7 +8,7 @@ import { roomName } from '../bench/room-tables.js';
 import { Synapse, VERSIONS, withSynapse } from './real-synapse/synapse.js';
 import { applySql } from './support/apply-sql.js';
 import { loadTables, STATE_TABLES, synapseStates, temporaryFolder } from './support/fixtures.js';
-import { testPostgres } from './support/postgres.js';
+import { testDatabase } from './support/postgres.js';
 import type { TestDatabase } from './support/postgres.js';
 import { hasPsql } from './support/psql.js';
 import { runCli } from './support/run-cli.js';
@@ -106,8 +106,7 @@ const ROOMS: Record<string, (t: TestContext, db: TestDatabase) => Promise<readon
 for (const version of VERSIONS) {
   for (const [what, load] of Object.entries(ROOMS)) {
     test(`Synapse ${version} reads ${what} as before`, withSynapse, async (t) => {
-      const db = await (await testPostgres()).createDatabase({ schema: 'none' });
-      t.after(() => db.drop());
+      const db = await testDatabase(t, 'none');
       const synapse = await Synapse.on(t, version, db);
       await load(t, db);
       const before = await synapse.states();

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { RoomEstimate } from '../src/auto/room-estimates.js';
-import { emptyDatabase, GOLDEN_ROOMS, goldenDatabase, run } from './support/auto-run.js';
+import { GOLDEN_ROOMS, goldenDatabase, run } from './support/auto-run.js';
 import { loadTables } from './support/fixtures.js';
+import { testDatabase } from './support/postgres.js';
 import type { TestDatabase } from './support/postgres.js';
 import { runCli } from './support/run-cli.js';
 
@@ -25,7 +26,7 @@ function assertNear(actual: number, expected: number, what: string): void {
 
 for (const folder of ['golden/auto/before', 'synapse']) {
   test(`estimates are near to what counting and planning give, for ${folder}`, async (t) => {
-    const db = await emptyDatabase(t);
+    const db = await testDatabase(t);
     await loadTables(db, folder);
     const estimated = await listed(db);
     const exact = await listed(db, '--exact');

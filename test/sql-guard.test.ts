@@ -19,16 +19,10 @@ import {
   store,
   storeManyGroups,
 } from './support/guarded-change.js';
-import { testPostgres } from './support/postgres.js';
-import type { Schema, TestDatabase } from './support/postgres.js';
+import { testDatabase } from './support/postgres.js';
+import type { TestDatabase } from './support/postgres.js';
 import { hasPsql, psql } from './support/psql.js';
 import { expectSameStates, readAllStates } from './support/states.js';
-
-async function database(t: TestContext, schema: Schema = 'synapse'): Promise<TestDatabase> {
-  const db = await (await testPostgres()).createDatabase({ schema });
-  t.after(() => db.drop());
-  return db;
-}
 
 async function connect(t: TestContext, db: TestDatabase): Promise<pg.Client> {
   const client = new pg.Client(db.url);
@@ -49,7 +43,7 @@ async function rows(db: TestDatabase): Promise<string> {
 
 for (const schema of ['synapse', 'synapse-before-1.124'] as const) {
   test(`changes are applied once, and a second time nothing is (${schema})`, async (t) => {
-    const db = await database(t, schema);
+    const db = await testDatabase(t, schema);
     const client = await connect(t, db);
     await store(db, ROOM_GROUPS);
     const states = await readAllStates(db);
@@ -76,7 +70,7 @@ for (const schema of ['synapse', 'synapse-before-1.124'] as const) {
 
 for (const { what, sql, skipped, reason } of SINCE) {
   test(`a group is left as it is, and the others are not, when ${what}`, async (t) => {
-    const db = await database(t);
+    const db = await testDatabase(t);
     const client = await connect(t, db);
     await store(db, ROOM_GROUPS);
     const changes = await guardedSql(await planRoom(db));
@@ -103,7 +97,7 @@ for (const { what, sql, skipped, reason } of SINCE) {
 }
 
 test('a predecessor that is not older is never taken', async (t) => {
-  const db = await database(t);
+  const db = await testDatabase(t);
   const client = await connect(t, db);
   await store(db, [...ROOM_GROUPS, { id: 7, rows: ['create/$c'] }]);
   const states = await readAllStates(db);
@@ -129,7 +123,7 @@ const PSQL_OPTIONS = [
 for (const options of PSQL_OPTIONS) {
   const skip = !hasPsql && 'there is no psql';
   test(`psql ${options.join(' ')} goes on after a group that is left`, { skip }, async (t) => {
-    const db = await database(t);
+    const db = await testDatabase(t);
     await store(db, ROOM_GROUPS);
     const sql = await guardedSql(await planRoom(db));
     await db.query("DELETE FROM state_groups_state WHERE state_group = 4 AND type = 'topic'");
@@ -146,7 +140,7 @@ for (const options of PSQL_OPTIONS) {
 
 test('a group whose statement fails is neither changed nor counted', async (t) => {
   if (!hasPsql) return t.skip('there is no psql');
-  const db = await database(t);
+  const db = await testDatabase(t);
   await store(db, ROOM_GROUPS);
   const states = await readAllStates(db);
   await db.query(`
@@ -164,7 +158,7 @@ test('a group whose statement fails is neither changed nor counted', async (t) =
 });
 
 test('tables in a schema of their own are found by the search path', async (t) => {
-  const db = await database(t);
+  const db = await testDatabase(t);
   await store(db, ROOM_GROUPS);
   await db.query('CREATE SCHEMA state');
   for (const table of ['', '_state', '_pending_deletion']) {
@@ -186,7 +180,7 @@ test('tables in a schema of their own are found by the search path', async (t) =
 });
 
 test('a role needs these privileges, each of them, and no others', async (t) => {
-  const db = await database(t);
+  const db = await testDatabase(t);
   await store(db, ROOM_GROUPS);
   const sql = await guardedSql(await planRoom(db));
   const role = `role_${randomUUID().replaceAll('-', '')}`;
@@ -213,7 +207,7 @@ test('a role needs these privileges, each of them, and no others', async (t) => 
 });
 
 test('no more is read than the groups have, also where nothing is known of the tables', async (t) => {
-  const db = await database(t);
+  const db = await testDatabase(t);
   const changes = await storeManyGroups(db);
   const sql = await guardedSql(changes);
   const before = await tuplesRead(db);
@@ -278,7 +272,7 @@ const anyRoom = fc
   });
 
 test('any of the changes, in any order, keep every state, and none is applied twice', async (t) => {
-  const db = await database(t);
+  const db = await testDatabase(t);
   const client = await connect(t, db);
   const anyOrder = anyRoom.chain((room) =>
     fc.tuple(fc.constant(room), fc.shuffledSubarray(room, { minLength: 1 })),

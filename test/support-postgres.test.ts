@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import pg from 'pg';
 import { applySql } from './support/apply-sql.js';
 import { temporaryFolder } from './support/fixtures.js';
-import { testPostgres } from './support/postgres.js';
+import { testDatabase, testPostgres } from './support/postgres.js';
 
 test('a database has the schema that was asked for, UTF8 and collation C', async (t) => {
   const postgres = await testPostgres();
@@ -63,8 +63,7 @@ test('databases are separate, take COPY text, and are reached by their URL', asy
 });
 
 test('the URL with a wrong password is refused', async (t) => {
-  const db = await (await testPostgres()).createDatabase({ schema: 'none' });
-  t.after(() => db.drop());
+  const db = await testDatabase(t, 'none');
   const url = new URL(db.url);
   url.password = 'wrong';
   const client = new pg.Client(url.href);
@@ -73,8 +72,7 @@ test('the URL with a wrong password is refused', async (t) => {
 
 for (const psql of ['psql', 'no psql']) {
   test(`a file of SQL is applied at once or in one transaction, with ${psql} on the path`, async (t) => {
-    const db = await (await testPostgres()).createDatabase({ schema: 'none' });
-    t.after(() => db.drop());
+    const db = await testDatabase(t, 'none');
     const file = join(await temporaryFolder(t), 'changes.sql');
     const { PATH } = process.env;
     if (psql === 'no psql') {

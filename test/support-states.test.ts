@@ -1,19 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { TestContext } from 'node:test';
 import { loadTables, readFixture, synapseStates } from './support/fixtures.js';
-import { testPostgres } from './support/postgres.js';
-import type { TestDatabase } from './support/postgres.js';
+import { testDatabase } from './support/postgres.js';
 import { expectSameStates, readAllStates } from './support/states.js';
 
-async function database(t: TestContext): Promise<TestDatabase> {
-  const db = await (await testPostgres()).createDatabase({ schema: 'synapse' });
-  t.after(() => db.drop());
-  return db;
-}
-
 test("every state is what Synapse's own code reads, keys of all kinds included", async (t) => {
-  const db = await database(t);
+  const db = await testDatabase(t);
   await loadTables(db, 'synapse');
   const expected = await synapseStates();
   assert.equal(expected.length, 6014);
@@ -24,7 +16,7 @@ test("every state is what Synapse's own code reads, keys of all kinds included",
 });
 
 test('what the old tool re-encoded reads as it did before', async (t) => {
-  const [before, after] = [await database(t), await database(t)];
+  const [before, after] = [await testDatabase(t), await testDatabase(t)];
   await loadTables(before, 'golden/two-levels/before');
   await loadTables(after, 'golden/two-levels/before');
   await after.query('TRUNCATE state_group_edges, state_groups_state');
@@ -35,7 +27,7 @@ test('what the old tool re-encoded reads as it did before', async (t) => {
 });
 
 test('one changed row is noticed in its group and in every group that reads through it', async (t) => {
-  const db = await database(t);
+  const db = await testDatabase(t);
   await db.query(`
     INSERT INTO state_groups SELECT id, '!room', '$event' || id FROM generate_series(1, 5) AS id;
     INSERT INTO state_group_edges VALUES (2, 1), (3, 2), (4, 1);
@@ -57,7 +49,7 @@ test('one changed row is noticed in its group and in every group that reads thro
 });
 
 test('the highest group id wins, even where that is the predecessor', async (t) => {
-  const db = await database(t);
+  const db = await testDatabase(t);
   await db.query(`
     INSERT INTO state_groups VALUES (1, '!room', ''), (2, '!room', '');
     INSERT INTO state_group_edges VALUES (1, 2);
@@ -68,7 +60,7 @@ test('the highest group id wins, even where that is the predecessor', async (t) 
 });
 
 test('a missing predecessor and a cycle are read without failing or hanging', async (t) => {
-  const db = await database(t);
+  const db = await testDatabase(t);
   await db.query(`
     INSERT INTO state_groups VALUES (1, '!room', ''), (2, '!room', ''), (3, '!room', '');
     INSERT INTO state_group_edges VALUES (1, 2), (2, 1), (3, 99);

@@ -5,8 +5,14 @@ import { test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
 import type { Statistics } from '../src/report/statistics.js';
 import { applySql } from './support/apply-sql.js';
-import { fixture, loadTables, synapseStates, temporaryFolder } from './support/fixtures.js';
-import { testPostgres } from './support/postgres.js';
+import {
+  fixture,
+  LARGE_ROOM,
+  loadTables,
+  synapseStates,
+  temporaryFolder,
+} from './support/fixtures.js';
+import { testDatabase } from './support/postgres.js';
 import type { TestDatabase } from './support/postgres.js';
 import { runCli } from './support/run-cli.js';
 import { expectSameStates, readAllStates } from './support/states.js';
@@ -14,7 +20,7 @@ import { expectSameStates, readAllStates } from './support/states.js';
 /** Both rooms, what is known of them, and the rows that the old tool leaves of the large one. */
 const ROOMS = [
   {
-    room: '!ORrIj_ngefPxK_xykJweOcBeKDOqcbRfKolM2O2VoCY',
+    room: LARGE_ROOM,
     known: { stateGroups: 5394, rowsBefore: 18351 },
     rowsAfterLevels: 8951,
   },
@@ -35,8 +41,7 @@ for (const [strategy, transactions] of [
   const how = transactions ? 'with -t' : 'in one transaction';
   test(`both rooms of a real Synapse keep every state by ${strategy}, applied ${how}`, async (t) => {
     const folder = await temporaryFolder(t);
-    const db = await (await testPostgres()).createDatabase({ schema: 'synapse' });
-    t.after(() => db.drop());
+    const db = await testDatabase(t);
     await loadTables(db, 'synapse');
     const asSynapseReads = await synapseStates();
     const hops = new Map(asSynapseReads.map((state) => [state.group, state.hops]));

@@ -8,19 +8,23 @@ import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { applySql } from './support/apply-sql.js';
-import { fixture, goldenCases, loadTables, temporaryFolder } from './support/fixtures.js';
-import { testPostgres } from './support/postgres.js';
+import {
+  fixture,
+  goldenCases,
+  LARGE_ROOM,
+  loadTables,
+  temporaryFolder,
+} from './support/fixtures.js';
+import { testDatabase } from './support/postgres.js';
 import type { TestDatabase } from './support/postgres.js';
 import { CLI, runCli } from './support/run-cli.js';
 import { readAllStates } from './support/states.js';
 
 const GOLDEN_ROOM = '!OGEhHVWSdvArJzumhm:example.org';
-const LARGE_ROOM = '!ORrIj_ngefPxK_xykJweOcBeKDOqcbRfKolM2O2VoCY';
 const SMALL_ROOM = '!MlmO6RiERMEwPQNvXSAjqHDDQP-s6jpT6UOy23RaJOY';
 
 async function database(t: TestContext, tables?: string): Promise<TestDatabase> {
-  const db = await (await testPostgres()).createDatabase({ schema: 'synapse' });
-  t.after(() => db.drop());
+  const db = await testDatabase(t);
   if (tables !== undefined) await loadTables(db, tables);
   return db;
 }

@@ -7,7 +7,7 @@ import { autoCompress } from '../../src/auto/auto-compressor.js';
 import { nothingDone } from '../../src/auto/auto-settings.js';
 import type { AutoSettings, AutoSummary } from '../../src/auto/auto-settings.js';
 import { loadTables, readFixture } from './fixtures.js';
-import { testPostgres } from './postgres.js';
+import { testDatabase } from './postgres.js';
 import type { TestDatabase } from './postgres.js';
 
 /** The tables in the order of fixtures/golden/auto/after. */
@@ -23,14 +23,8 @@ const IN_ORDER = {
 /** Three rooms of 1,200, 1,600 and 2,000 state groups, which the old tool has compressed as well. */
 export const GOLDEN_ROOMS = ['!room0:example.org', '!room1:example.org', '!room2:example.org'];
 
-export async function emptyDatabase(t: TestContext): Promise<TestDatabase> {
-  const db = await (await testPostgres()).createDatabase({ schema: 'synapse' });
-  t.after(() => db.drop());
-  return db;
-}
-
 export async function goldenDatabase(t: TestContext): Promise<TestDatabase> {
-  const db = await emptyDatabase(t);
+  const db = await testDatabase(t);
   await loadTables(db, 'golden/auto/before');
   return db;
 }

@@ -11,6 +11,9 @@ import type { TestDatabase } from './postgres.js';
 
 const fixtures = fileURLToPath(new URL('../../fixtures/', import.meta.url));
 
+/** The largest room of fixtures/synapse, of 5,394 state groups. */
+export const LARGE_ROOM = '!ORrIj_ngefPxK_xykJweOcBeKDOqcbRfKolM2O2VoCY';
+
 export const STATE_TABLES = ['state_groups', 'state_group_edges', 'state_groups_state'] as const;
 
 /** The path of something in fixtures/. */

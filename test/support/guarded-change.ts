@@ -5,7 +5,7 @@ import type pg from 'pg';
 import { Rewriter } from '../../src/apply/rewriter.js';
 import type { ChangedGroup, PlannedGroup } from '../../src/planner/planned-group.js';
 import { sqlSink } from '../../src/sinks/sql.js';
-import { testPostgres } from './postgres.js';
+import { testDatabase } from './postgres.js';
 import type { Schema, TestDatabase } from './postgres.js';
 
 export const ROOM = '!room:example.org';
@@ -57,8 +57,7 @@ export async function storedRoom(
     schema = 'synapse',
   }: { groups?: readonly StoredGroup[]; schema?: Schema } = {},
 ): Promise<TestDatabase> {
-  const db = await (await testPostgres()).createDatabase({ schema });
-  t.after(() => db.drop());
+  const db = await testDatabase(t, schema);
   await store(db, groups);
   return db;
 }

@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import type { Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
+import type { TestContext } from 'node:test';
 import { pipeline } from 'node:stream/promises';
 import { fileURLToPath } from 'node:url';
 import pg from 'pg';
@@ -38,6 +39,16 @@ export async function testPostgres(): Promise<TestPostgres> {
   if (shared !== undefined) return new TestPostgres(JSON.parse(shared) as ServerAddress);
   ownServer ??= startServer();
   return new TestPostgres((await ownServer).address);
+}
+
+/** A database that goes when the test ends, with empty tables of Synapse's unless it is said. */
+export async function testDatabase(
+  t: TestContext,
+  schema: Schema = 'synapse',
+): Promise<TestDatabase> {
+  const db = await (await testPostgres()).createDatabase({ schema });
+  t.after(() => db.drop());
+  return db;
 }
 
 /** Starts a server that lives until `stop()`, or until this process is gone. */
