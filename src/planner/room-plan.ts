@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import { Transform, type TransformCallback } from 'node:stream';
 import { VerificationError } from '../errors.js';
 import { ELSEWHERE, FROZEN, IN_RANGE, NO_PREDECESSOR, UNREADABLE } from '../sources/group-table.js';
@@ -61,12 +60,10 @@ export class RoomPlan extends Transform {
     isEnough: IsEnough = () => false,
   ) {
     super({ readableObjectMode: true, readableHighWaterMark: 4 });
-    const seed = randomBytes(8);
-    const keys = new KeyTable(seed.readInt32LE(0), seed.readInt32LE(4));
     this.#source = source;
     this.#planner = planner;
     planner.begin?.(source.groups);
-    this.#entries = new EntryPool(keys);
+    this.#entries = new EntryPool(KeyTable.seeded());
     this.#states = new LiveStates(this.#entries);
     this.#fingerprints = verify ? new Fingerprints(this.#states) : undefined;
     this.#isEnough = isEnough;

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { ByteArena } from './byte-arena.js';
 import { FieldHash } from './field-hash.js';
 import { grown } from './grown.js';
@@ -28,6 +29,12 @@ export class KeyTable {
     readonly seedHigh: number,
     readonly seedLow: number,
   ) {}
+
+  /** A table under a seed of the run's own, which nobody can choose keys for. */
+  static seeded(): KeyTable {
+    const seed = randomBytes(8);
+    return new KeyTable(seed.readInt32LE(0), seed.readInt32LE(4));
+  }
 
   /**
    * The number of the key in bytes `start` to `end`: `type \t state_key \t`, spelt canonically, where

@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import { NO_PREDECESSOR, type GroupTable } from '../sources/group-table.js';
 import type { RoomSource } from '../sources/room-source.js';
 import { EntryPool } from '../state/entry-pool.js';
@@ -13,14 +12,8 @@ export const UNKNOWN = -2;
 
 /** States of several rooms that share what is equal: an entry is one number, equal states mostly one root. */
 export class SharedStates {
-  readonly entries: EntryPool;
-  readonly states: LiveStates;
-
-  constructor() {
-    const seed = randomBytes(8);
-    this.entries = new EntryPool(new KeyTable(seed.readInt32LE(0), seed.readInt32LE(4)));
-    this.states = new LiveStates(this.entries);
-  }
+  readonly entries = new EntryPool(KeyTable.seeded());
+  readonly states = new LiveStates(this.entries);
 
   /** Lets two states that are equal be one, so that what is built on either shares its nodes. */
   unite(state: number, equal: number): void {

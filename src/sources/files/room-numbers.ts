@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import { fieldOf } from '../../state/copy-text.js';
 import { KeyTable } from '../../state/key-table.js';
 
@@ -6,13 +5,8 @@ const TAB = 9;
 
 /** Numbers for rooms; about 100 bytes a room. */
 export class RoomNumbers {
-  readonly #names: KeyTable;
-
-  constructor() {
-    const seed = randomBytes(8);
-    // The room between two tabs has the form of a key without a type.
-    this.#names = new KeyTable(seed.readInt32LE(0), seed.readInt32LE(4));
-  }
+  /** The room between two tabs has the form of a key without a type. */
+  readonly #names = KeyTable.seeded();
 
   get count(): number {
     return this.#names.length;
