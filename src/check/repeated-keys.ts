@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { decodeField } from '../state/copy-text.js';
+import { decodedField } from '../state/copy-text.js';
 import { FieldHash } from '../state/field-hash.js';
 import { grown } from '../state/grown.js';
 import type { Example, Findings } from './findings.js';
@@ -52,8 +52,8 @@ export class RepeatedKeys {
     }
     const example = (): Example => ({
       stateGroup: group,
-      type: this.#text(bytes, type, stateKey - 1),
-      stateKey: this.#text(bytes, stateKey, event - 1),
+      type: decodedField(bytes.subarray(type, stateKey - 1)).toString(),
+      stateKey: decodedField(bytes.subarray(stateKey, event - 1)).toString(),
     });
     if (this.#hashes[at + 2] === hash.high && this.#hashes[at + 3] === hash.low) {
       this.#findings.add('repeated-row', example);
@@ -111,10 +111,5 @@ export class RepeatedKeys {
     let bucket = this.#hashes[key * 4 + 1] & mask;
     while (this.#buckets[bucket] !== key + 1) bucket = (bucket + 1) & mask;
     return bucket;
-  }
-
-  #text(bytes: Buffer, start: number, end: number): string {
-    const decoded = Buffer.alloc(end - start);
-    return decoded.toString('utf8', 0, decodeField(bytes, start, end, decoded, 0));
   }
 }

@@ -3,7 +3,7 @@ import { transform } from 'through2';
 import type { Transform } from 'node:stream';
 import { isChanged } from '../planner/planned-group.js';
 import type { ChangedGroup, PlannedGroup } from '../planner/planned-group.js';
-import { decodeField } from '../state/copy-text.js';
+import { decodedField } from '../state/copy-text.js';
 import { ByteWriter } from './byte-writer.js';
 import { LEAST_PIECE, PIECE } from './output-writer.js';
 
@@ -110,8 +110,7 @@ class JsonWriter extends ByteWriter {
       .toString('latin1', start, end)
       .split('\t')
       .map((field) => {
-        const bytes = Buffer.from(field, 'latin1');
-        const text = bytes.subarray(0, decodeField(bytes, 0, bytes.length, bytes, 0));
+        const text = decodedField(Buffer.from(field, 'latin1'));
         return isUtf8(text) ? text.toString() : { base64: text.toString('base64') };
       });
     this.write(JSON.stringify(fields));

@@ -136,6 +136,12 @@ export function fieldOf(text: string | Buffer): Buffer {
   return field.subarray(0, encodeField(bytes, 0, bytes.length, field, 0));
 }
 
+/** The bytes of the text that a field stands for. */
+export function decodedField(field: Uint8Array): Buffer {
+  const bytes = Buffer.alloc(field.length);
+  return bytes.subarray(0, decodeField(field, 0, field.length, bytes, 0));
+}
+
 /** Whether the field in bytes `start` to `end` is COPY's NULL. */
 export function isNull(from: Uint8Array, start: number, end: number): boolean {
   return end - start === 2 && from[start] === BACKSLASH && from[start + 1] === 78;

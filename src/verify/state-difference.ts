@@ -1,4 +1,4 @@
-import { decodeField } from '../state/copy-text.js';
+import { decodedField } from '../state/copy-text.js';
 import type { EntryPool } from '../state/entry-pool.js';
 import type { LiveStates } from '../state/live-states.js';
 import { eventsOf } from './joined-events.js';
@@ -60,6 +60,5 @@ function keyText(key: number, { keys }: EntryPool): string {
 }
 
 function decoded(field: string): string {
-  const bytes = Buffer.from(field, 'latin1');
-  return bytes.toString('utf8', 0, decodeField(bytes, 0, bytes.length, bytes, 0));
+  return decodedField(Buffer.from(field, 'latin1')).toString();
 }

@@ -1,7 +1,7 @@
 import { isUtf8 } from 'node:buffer';
 import type { Readable } from 'node:stream';
 import { InputError } from '../../errors.js';
-import { decodeField } from '../../state/copy-text.js';
+import { decodedField } from '../../state/copy-text.js';
 import { AllGroupsBuilder, NO_ROOM, type AllGroups } from '../all-groups.js';
 import type { AllRooms, RoomToOpen } from '../all-rooms.js';
 import { chunkStream } from '../chunk-stream.js';
@@ -137,7 +137,7 @@ class FilesRooms implements AllRooms {
     const chunks = new RunChunks(await this.#sortRows(), this.#chunks);
     for (let number = 0; number < this.count; number++) {
       yield {
-        name: decoded(this.#found.rooms.bytesOf(this.#order[number])).toString(),
+        name: this.#nameOf(number).toString(),
         open: async () => this.#open(number, chunks),
       };
       await this.#stopReading();
@@ -157,7 +157,7 @@ class FilesRooms implements AllRooms {
   }
 
   #open(number: number, chunks: RunChunks): RoomSource {
-    const name = decoded(this.#found.rooms.bytesOf(this.#order[number]));
+    const name = this.#nameOf(number);
     if (!isUtf8(name)) throw new InputError('The id of the room is not in UTF-8.');
     const groups = this.#graph.tableOf(number);
     return {
@@ -174,6 +174,10 @@ class FilesRooms implements AllRooms {
       giveBack: (chunk) => this.#chunks.giveBack(chunk),
       close: () => this.#stopReading(),
     };
+  }
+
+  #nameOf(number: number): Buffer {
+    return decodedField(this.#found.rooms.bytesOf(this.#order[number]));
   }
 
   async #sortRows(): Promise<Run> {
@@ -220,9 +224,4 @@ class FilesRooms implements AllRooms {
       if (pieces.count > 0) yield pieces;
     }
   }
-}
-
-function decoded(field: Buffer): Buffer {
-  const bytes = Buffer.from(field);
-  return bytes.subarray(0, decodeField(bytes, 0, bytes.length, bytes, 0));
 }
