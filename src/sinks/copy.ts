@@ -5,7 +5,7 @@ import { DEFINE_GIVING_WAY } from './giving-way.js';
 import { BEGIN_BATCH, COPY_CHANGES, COPY_ROWS, DEFINE_REWRITING } from './rewrite-procedure.js';
 import { isChanged } from '../planner/planned-group.js';
 import type { ChangedGroup, PlannedGroup } from '../planner/planned-group.js';
-import { literal } from './sql-literal.js';
+import { comment, literal } from './sql-literal.js';
 
 /** Groups of one transaction, unless another number is asked for. */
 export const DEFAULT_BATCH = 500;
@@ -79,9 +79,8 @@ const COUNTS = ['rewritten', 'done', 'skipped'].map((name) => `synapse_compress_
 
 /** In a transaction, so that it stands also where a client opens one before the first statement. */
 function head(room: string, header: readonly string[]): string {
-  const comment = header.map((line) => `-- ${line.replace(/[\r\n]/g, ' ')}\n`).join('');
   return `${FIRST_LINE}${JSON.stringify(room)}
-${comment}
+${comment(header)}
 \\set ON_ERROR_STOP on
 BEGIN;
 SET client_encoding = 'UTF8';

@@ -109,13 +109,12 @@ export function openStreamedOutput(target: Writable, name: string): OpenOutput {
 }
 
 async function openHiddenFile(path: string, existing: Stats | undefined): Promise<OpenOutput> {
-  const name = `.synapse_compress_state-${randomBytes(6).toString('hex')}.partial`;
   let target: string;
   let hidden: string;
   let handle: FileHandle;
   try {
     target = await followLinks(path);
-    hidden = join(dirname(target), name);
+    hidden = hiddenBeside(target);
     if (existing !== undefined) {
       await access(target, constants.W_OK);
     }
@@ -202,6 +201,11 @@ async function openSpool(
       }
     },
   };
+}
+
+/** What an output is called until it appears under its name. */
+export function hiddenBeside(target: string): string {
+  return join(dirname(target), `.synapse_compress_state-${randomBytes(6).toString('hex')}.partial`);
 }
 
 /** Waits for a reader without blocking: an `open` that blocks would keep the process from ending. */

@@ -82,6 +82,11 @@ function isPlain(word: number): boolean {
   return (special & 0x80808080) === 0;
 }
 
+/** Lines for whoever reads a script, each as a comment of one line. */
+export function comment(lines: readonly string[]): string {
+  return lines.map((line) => `-- ${line.replaceAll(/[\r\n]/g, ' ')}\n`).join('');
+}
+
 /** A string as a literal of one line, which means the same whatever `standard_conforming_strings` says. */
 export function literal(text: string): string {
   const quoted = `'${text.replaceAll("'", "''")}'`;

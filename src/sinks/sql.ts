@@ -4,7 +4,7 @@ import { isChanged } from '../planner/planned-group.js';
 import type { ChangedGroup, PlannedGroup } from '../planner/planned-group.js';
 import { LEAST_PIECE, PIECE } from './output-writer.js';
 import { GUARD_SUMMARY } from './sql-guard.js';
-import { literal, SqlWriter } from './sql-literal.js';
+import { comment, literal, SqlWriter } from './sql-literal.js';
 import {
   bareList,
   COMMIT,
@@ -47,7 +47,7 @@ export function sqlSink({ room, transactions, header }: SqlSettings): Transform 
       for await (const planned of source) {
         for (const group of planned) {
           if (!isChanged(group)) continue;
-          if (!begun) writeHeader(sql, header, transactions);
+          if (!begun) sql.write(comment(header) + setup(transactions));
           begun = true;
           yield* write(sql, roomLiteral, group);
         }
@@ -57,11 +57,6 @@ export function sqlSink({ room, transactions, header }: SqlSettings): Transform 
       if (sql.length > 0) yield sql.take();
     },
   ) as Transform;
-}
-
-function writeHeader(sql: SqlWriter, header: readonly string[], transactions: boolean): void {
-  for (const line of header) sql.write(`-- ${line.replace(/[\r\n]/g, ' ')}\n`);
-  sql.write(setup(transactions));
 }
 
 /**

@@ -1,3 +1,4 @@
+import { comment } from './sql-literal.js';
 import type { TableDigest } from './table-digest.js';
 
 /** A table that is written anew: what it held, and what it holds then. */
@@ -32,7 +33,7 @@ export function swapScript(
   swaps: readonly TableSwap[],
 ): string {
   const tables = swaps.map(({ table }) => table).join(', ');
-  return `${header.map((line) => `-- ${line.replaceAll(/[\r\n]/g, ' ')}\n`).join('')}--
+  return `${comment(header)}--
 -- Puts new tables in the place of ${tables}. With Synapse stopped:
 --   cd ${folder.replaceAll(/[\r\n]/g, ' ')} && psql -X -f swap.sql DATABASE
 

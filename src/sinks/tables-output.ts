@@ -1,7 +1,6 @@
-import { randomBytes } from 'node:crypto';
 import { rmSync } from 'node:fs';
 import { mkdir, readdir, rename, writeFile } from 'node:fs/promises';
-import { basename, dirname, join, resolve } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { copyLines, numberAt } from '../sources/files/copy-lines.js';
 import type { Input } from '../sources/files/input.js';
 import type { StateTable } from '../sources/files/state-table.js';
@@ -10,7 +9,7 @@ import { TemporaryFile } from '../sources/sort/temporary-file.js';
 import type { StoredTables } from '../sources/stored-tables.js';
 import { codeOf, OutputError } from '../errors.js';
 import { outputError } from '../output-error.js';
-import type { OpenOutput, SpoolSettings } from './output.js';
+import { hiddenBeside, type OpenOutput, type SpoolSettings } from './output.js';
 import { swapScript, type TableSwap } from './swap-script.js';
 import { TableDigest } from './table-digest.js';
 import { TableFile } from './table-file.js';
@@ -39,10 +38,7 @@ export async function openTablesOutput(
   { tmpdir, signal, stored, header }: TablesSettings,
 ): Promise<OpenOutput> {
   const target = resolve(path);
-  const hidden = join(
-    dirname(target),
-    `.synapse_compress_state-${randomBytes(6).toString('hex')}.partial`,
-  );
+  const hidden = hiddenBeside(target);
   let spool: TemporaryFile;
   try {
     await checkFree(target);
