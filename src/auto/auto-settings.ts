@@ -1,17 +1,13 @@
 import type { Pace } from '../apply/throttle.js';
 import type { Progress } from '../report/progress-text.js';
-import type { AdaptiveSettings } from '../planner/adaptive.js';
-
-type AutoStrategy =
-  | { readonly name: 'levels'; readonly sizes: readonly number[] | undefined }
-  | { readonly name: 'adaptive'; readonly settings: AdaptiveSettings };
+import type { Strategy } from '../planner/strategy.js';
 
 export interface AutoSettings {
   /** A URL, libpq's keywords, or a database's name; see `parseConnection`. */
   readonly dsn: string;
   /** Where the `PG*` variables are looked up. */
   readonly env: NodeJS.ProcessEnv;
-  readonly strategy: AutoStrategy;
+  readonly strategy: Strategy;
   /** Rooms with the largest gain first, or the room of the lowest state group that is not compressed. */
   readonly order: 'gain' | 'id';
   /** State groups that levels compress at a time. */

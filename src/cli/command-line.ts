@@ -1,7 +1,7 @@
 import type { Format } from '../sinks/change-sink.js';
 import { UsageError } from '../errors.js';
 import { SYNAPSE_HOPS } from '../planner/chains-to-come.js';
-import type { AdaptiveSettings } from '../planner/adaptive.js';
+import type { Strategy } from '../planner/strategy.js';
 import { STATE_TABLES } from '../sources/files/state-table.js';
 import type { StateTable } from '../sources/files/state-table.js';
 import { packingOfName } from '../sinks/packed-output.js';
@@ -45,11 +45,6 @@ export interface CompressCommand {
   readonly memory: number;
   readonly tmpdir: string | undefined;
 }
-
-/** How groups are planned; what is not given is left to the planner. */
-type Strategy =
-  | { readonly name: 'levels'; readonly sizes: readonly number[] | undefined }
-  | { readonly name: 'adaptive'; readonly settings: AdaptiveSettings };
 
 /** `memory` counts decimal megabytes, as disks and `top` do. */
 const MEGABYTE = 1_000_000;
