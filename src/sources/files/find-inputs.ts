@@ -53,43 +53,57 @@ export async function findInputs(
   signal: AbortSignal,
 ): Promise<FoundInputs> {
   const { inputs, stdin } = given;
-  const found: Partial<Record<StateTable, Input>> = {};
+  const tablesOf = new Map<string, StateTable>();
+  for (const table of STATE_TABLES) {
+    const name = given.tables[table];
+    if (name !== undefined) tablesOf.set(name, table);
+  }
+  const named = new Map(
+    [...inputs, ...tablesOf.keys()].map((name) => [name === '-' ? name : resolve(name), name]),
+  );
+  const search = new Search(temporaryFile, signal);
   let isRepeatable = true;
-  const warnings: string[] = [];
-  const ignored: string[] = [];
-  const put = (table: StateTable, input: Input): void => {
-    const other = found[table];
-    if (other !== undefined) {
-      throw new InputError(
-        `Both ${other.name} and ${input.name} hold ${table}. Name one file for each table; if they are parts of one export, join them in a pipe: cat PARTS | synapse_compress_state -i - …`,
-      );
+  for (const [path, name] of named) {
+    if (path !== '-' && (await kindOf(name)).isDirectory()) {
+      for (const file of await tableFiles(name)) {
+        if (named.has(resolve(file))) continue;
+        await search.add(new FileInput(file, signal), { isNamed: false, as: undefined });
+      }
+    } else {
+      const input = await openInput(name, stdin, signal);
+      isRepeatable &&= input.rereadable;
+      await search.add(input, { isNamed: true, as: tablesOf.get(name) });
     }
-    found[table] = input;
-  };
-  const ignore = (what: string, isNamed: boolean, advice?: string): void => {
-    if (isNamed) throw new InputError(`${what} ${advice ?? HOW_TO_EXPORT}`);
-    ignored.push(advice === undefined ? what : `${what} ${advice}`);
-  };
+  }
+  return { ...search.result([...named.values()]), isRepeatable };
+}
 
-  const add = async (
+/** Looks at one input after the other. */
+class Search {
+  readonly #temporaryFile: () => Promise<TemporaryFile>;
+  readonly #signal: AbortSignal;
+  readonly #found: Partial<Record<StateTable, Input>> = {};
+  readonly #warnings: string[] = [];
+  /** Why files hold no table. */
+  readonly #ignored: string[] = [];
+
+  constructor(temporaryFile: () => Promise<TemporaryFile>, signal: AbortSignal) {
+    this.#temporaryFile = temporaryFile;
+    this.#signal = signal;
+  }
+
+  /** `isNamed` says that it is no file of a folder, `as` that it holds this table. */
+  async add(
     input: FileInput | StreamInput,
     { isNamed, as }: { isNamed: boolean; as: StateTable | undefined },
-  ): Promise<void> => {
+  ): Promise<void> {
     const { name } = input;
     const { format, told, beginning, advice } = await input.look(recognize);
     if (format === 'dump') {
       if (as !== undefined) {
         throw new InputError(`${name} is SQL, of which all tables are read: give it with -i.`);
       }
-      const tables = await dumpTables(await unpackedOnce(input, signal), temporaryFile);
-      for (const table of STATE_TABLES) {
-        const rows = tables[table];
-        if (rows !== undefined) put(table, rows);
-      }
-      if (Object.keys(tables).length === 0) {
-        ignore(`${name} is SQL that holds no rows of ${TABLES}.`, isNamed);
-      }
-      return;
+      return this.#addDump(input, isNamed);
     }
 
     const ofName = tableOfName(basename(name));
@@ -103,49 +117,63 @@ export async function findInputs(
         told === 'empty'
           ? `${name} is empty, and its name does not tell which table it holds: say it with --table.`
           : `${name} holds no rows of ${TABLES}, or in no format that is known: it begins with '${beginning}'.`;
-      return ignore(what, isNamed, advice);
+      return this.#ignore(what, isNamed, advice);
     }
     if (held !== undefined && held !== table) {
       throw new InputError(`${name} holds ${held}, and not ${table} as --table says.`);
     }
     if (ofName !== undefined && ofName !== table) {
-      warnings.push(`${name} is named after ${ofName}, but was read as what it holds, ${table}.`);
+      this.#warnings.push(
+        `${name} is named after ${ofName}, but was read as what it holds, ${table}.`,
+      );
     }
-    put(table, asCopyText(input, format, table));
-  };
+    this.#put(table, asCopyText(input, format, table));
+  }
 
-  const tablesOf = new Map<string, StateTable>();
-  for (const table of STATE_TABLES) {
-    const name = given.tables[table];
-    if (name !== undefined) tablesOf.set(name, table);
+  /** @throws InputError if a table is missing; `names` are those of all inputs */
+  result(names: readonly string[]): Omit<FoundInputs, 'isRepeatable'> {
+    const { state_groups, state_group_edges, state_groups_state } = this.#found;
+    const ignored = this.#ignored;
+    if (state_group_edges === undefined || state_groups_state === undefined) {
+      const missing = state_group_edges === undefined ? 'state_group_edges' : 'state_groups_state';
+      const others = ignored.length > REASONS ? [`And ${ignored.length - REASONS} more.`] : [];
+      const reasons = [...ignored.slice(0, REASONS), ...others, HOW_TO_EXPORT];
+      throw new InputError(
+        `None of the inputs (${names.join(', ')}) holds ${missing}. ${reasons.join(' ')}`,
+      );
+    }
+    const tables = { ...(state_groups && { state_groups }), state_group_edges, state_groups_state };
+    const warnings = [...this.#warnings, ...ignored.map((what) => `${what} It was ignored.`)];
+    return { tables, warnings };
   }
-  const named = new Map(
-    [...inputs, ...tablesOf.keys()].map((name) => [name === '-' ? name : resolve(name), name]),
-  );
-  for (const [path, name] of named) {
-    if (path !== '-' && (await kindOf(name)).isDirectory()) {
-      for (const file of await tableFiles(name)) {
-        if (named.has(resolve(file))) continue;
-        await add(new FileInput(file, signal), { isNamed: false, as: undefined });
-      }
-    } else {
-      const input = await openInput(name, stdin, signal);
-      isRepeatable &&= input.rereadable;
-      await add(input, { isNamed: true, as: tablesOf.get(name) });
+
+  async #addDump(input: FileInput | StreamInput, isNamed: boolean): Promise<void> {
+    const dump = await unpackedOnce(input, this.#signal);
+    const tables = await dumpTables(dump, this.#temporaryFile);
+    for (const table of STATE_TABLES) {
+      const rows = tables[table];
+      if (rows !== undefined) this.#put(table, rows);
+    }
+    if (Object.keys(tables).length === 0) {
+      this.#ignore(`${input.name} is SQL that holds no rows of ${TABLES}.`, isNamed);
     }
   }
-  const { state_groups, state_group_edges, state_groups_state } = found;
-  if (state_group_edges === undefined || state_groups_state === undefined) {
-    const missing = state_group_edges === undefined ? 'state_group_edges' : 'state_groups_state';
-    const others = ignored.length > REASONS ? [`And ${ignored.length - REASONS} more.`] : [];
-    const reasons = [...ignored.slice(0, REASONS), ...others, HOW_TO_EXPORT];
-    throw new InputError(
-      `None of the inputs (${[...named.values()].join(', ')}) holds ${missing}. ${reasons.join(' ')}`,
-    );
+
+  #put(table: StateTable, input: Input): void {
+    const other = this.#found[table];
+    if (other !== undefined) {
+      throw new InputError(
+        `Both ${other.name} and ${input.name} hold ${table}. Name one file for each table; if they are parts of one export, join them in a pipe: cat PARTS | synapse_compress_state -i - …`,
+      );
+    }
+    this.#found[table] = input;
   }
-  warnings.push(...ignored.map((what) => `${what} It was ignored.`));
-  const tables = { ...(state_groups && { state_groups }), state_group_edges, state_groups_state };
-  return { tables, isRepeatable, warnings };
+
+  /** @throws InputError if it is named, and so must hold a table */
+  #ignore(what: string, isNamed: boolean, advice?: string): void {
+    if (isNamed) throw new InputError(`${what} ${advice ?? HOW_TO_EXPORT}`);
+    this.#ignored.push(advice === undefined ? what : `${what} ${advice}`);
+  }
 }
 
 /** A dump that is packed is read but once, for there is no way into the middle of it. */
