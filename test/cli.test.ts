@@ -337,6 +337,13 @@ test('wrong usage says what is wrong and where help is, without a stack trace', 
     "synapse_compress_state: Which room? Give its id in single quotes: -r '!abc:example.com', or --all-rooms.\n" +
       'See synapse_compress_state --help for all options.\n',
   );
+  const ofCommand = await runCli(['auto', '-p', 'x', '--metrics-file', '-']);
+  assert.equal(ofCommand.code, 2);
+  assert.equal(
+    ofCommand.stderr,
+    'synapse_compress_state: --metrics-file is to name a file, not standard output.\n' +
+      'See synapse_compress_state auto --help for all options.\n',
+  );
 });
 
 test('a room that is not there has its exit code, and a hint where the id is odd', async (t) => {

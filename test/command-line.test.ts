@@ -93,6 +93,10 @@ test('values may be joined to their option, as the old tool takes them', () => {
   assert.deepEqual(command.range, { minStateGroup: 5 });
   assert.equal(command.transactions, true);
   assert.equal(command.minSavedRows, 7);
+  for (const joined of [['-tgoout.sql'], ['-tgo', 'out.sql'], ['-to=out.sql', '-g']]) {
+    const { output, transactions, graphs } = parsed(['-iexports', '-r', ROOM, ...joined]);
+    assert.deepEqual([output, transactions, graphs], ['out.sql', true, true], joined.join(' '));
+  }
 });
 
 test('changes are applied at the pace that is given, also where -t says what is so anyway', () => {
@@ -186,6 +190,9 @@ const WRONG: [args: string[], message: RegExp][] = [
   [['--verify'], /There is no option --verify\./],
   [['-k'], /There is no option -k\./],
   [['-tx'], /There is no option -x\./],
+  [['-txo', 'out.sql'], /There is no option -x\./],
+  [['-to'], /-o \(--output-file\) needs a value/],
+  [['-tg=no'], /-g \(--graphs\) takes no value, but is given 'no'/],
   [['--zzzzzzzz'], /There is no option --zzzzzzzz\.$/],
   [['stray'], /'stray' belongs to no option/],
 ];

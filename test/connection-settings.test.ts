@@ -89,6 +89,7 @@ test('what a connection string leaves open is taken from the environment', () =>
     PGDATABASE: 'envdb',
     PGUSER: 'envuser',
     PGPASSWORD: 'envpassword',
+    PGPASSFILE: '/env/pass',
     PGSSLMODE: 'require',
     PGSSLROOTCERT: '/env/ca',
     PGSSLCERT: '/env/cert',
@@ -103,6 +104,7 @@ test('what a connection string leaves open is taken from the environment', () =>
     database: 'envdb',
     user: 'envuser',
     password: 'envpassword',
+    passwordFile: '/env/pass',
     applicationName: 'envapp',
     connectTimeout: 9,
     options: '-c work_mem=64MB',
@@ -123,6 +125,13 @@ test('what a connection string leaves open is taken from the environment', () =>
     tls: { ...all.tls, mode: 'disable' },
   });
   assertParsed(undefined, { PGUSER: 'ann' }, { user: 'ann', database: 'ann' });
+});
+
+test('the password file is in the home folder, of the user where no variable says it', () => {
+  assertParsed('host=db', { HOME: '/home/ann' }, { passwordFile: '/home/ann/.pgpass' });
+  assertParsed('passfile=/x', { PGPASSFILE: '/y' }, { passwordFile: '/x' });
+  const { homedir } = userInfo();
+  assertParsed('host=db', { HOME: '' }, { passwordFile: join(homedir, '.pgpass') });
 });
 
 test("certificates in libpq's own folder are found", async (t) => {
@@ -158,6 +167,10 @@ const WRONG: readonly (readonly [string, RegExp, NodeJS.ProcessEnv?])[] = [
   ['sslrootcert=system sslmode=require', /sslrootcert=system with sslmode=require/],
   ['host=a,b', /several hosts/],
   ['postgresql://a:1,b:2/synapse', /several hosts/],
+  ['require_auth=none', /'require_auth' can't be 'none'/],
+  ['host=db', /PGCHANNELBINDING is 'require'/, { PGCHANNELBINDING: 'require' }],
+  ['host=db', /PGTARGETSESSIONATTRS is 'standby'/, { PGTARGETSESSIONATTRS: 'standby' }],
+  ['host=db', /PGSSLMINPROTOCOLVERSION is 'TLSv1\.3'/, { PGSSLMINPROTOCOLVERSION: 'TLSv1.3' }],
   ['', /PGSERVICE is set/, { PGSERVICE: 'synapse' }],
   ['mysql://ann:s3cret@db/synapse', /begins with mysql:\/\//],
   ["host=db password='s3cret", /value of 'password'.*no closing quote/],

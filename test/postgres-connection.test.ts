@@ -154,12 +154,9 @@ test('a server that says nothing is given up, and so is one when the signal come
 test('a missing password is looked up in the password file, for TCP and for sockets', async (t) => {
   const { host, port, user, password, socketDirectory } = address;
   const file = join(await temporaryFolder(t), 'pgpass');
-  const variable = process.env['PGPASSFILE'];
-  process.env['PGPASSFILE'] = file;
-  t.after(() => {
-    if (variable === undefined) delete process.env['PGPASSFILE'];
-    else process.env['PGPASSFILE'] = variable;
-  });
+  // To psql an empty variable is none.
+  process.env['PGPASSWORD'] = '';
+  t.after(() => delete process.env['PGPASSWORD']);
   await admin.query(`CREATE ROLE secretive LOGIN PASSWORD 'a:b\\c'`);
   t.after(() => admin.query('DROP ROLE secretive'));
   await accessRule(t, 'local all secretive scram-sha-256');
@@ -169,7 +166,7 @@ test('a missing password is looked up in the password file, for TCP and for sock
     { mode: 0o600 },
   );
   for (const parameters of [{}, { host: socketDirectory, user: 'secretive' }]) {
-    const client = await connected({ ...parameters, password: '' });
+    const client = await connected({ ...parameters, password: '', passfile: file });
     await client.end();
   }
 });

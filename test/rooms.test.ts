@@ -111,3 +111,14 @@ test('rooms are listed in a table to read', async (t) => {
     assert.match(result.stderr, message);
   }
 });
+
+test('a room that is not there is told', async (t) => {
+  const db = await goldenDatabase(t);
+  const gone = '!gone:example.com';
+  const alone = await runCli(['rooms', '-p', db.url, '-r', gone]);
+  assert.deepEqual([alone.code, alone.stdout], [4, '']);
+  assert.match(alone.stderr, /Room '!gone:example\.com' has no state groups in this database\./);
+  const among = await runCli(['rooms', '-p', db.url, '-r', gone, '-r', GOLDEN_ROOMS[0]]);
+  assert.deepEqual([among.code, among.stdout.split('\n').length], [0, 4], among.stderr);
+  assert.match(among.stderr, /^Warning: Room '!gone:example\.com'/);
+});

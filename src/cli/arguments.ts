@@ -88,7 +88,9 @@ export class Arguments {
    */
   database(env: NodeJS.ProcessEnv, question: string): string {
     const dsn = this.text('postgres-url');
-    if (dsn === undefined && env.PGHOST === undefined && env.PGDATABASE === undefined) {
+    // That PGSERVICE can't stand in for it is said where the connection is read.
+    const { PGHOST, PGDATABASE, PGSERVICE } = env;
+    if ([dsn, PGHOST, PGDATABASE, PGSERVICE].every((given) => given === undefined)) {
       throw new UsageError(question);
     }
     return dsn ?? '';

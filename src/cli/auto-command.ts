@@ -162,8 +162,15 @@ export function parseAutoCommand(
     dryRun: given.has('dry-run'),
     tmpdir: given.text('tmpdir'),
     logFormat,
-    metricsFile: given.text('metrics-file'),
+    metricsFile: metricsFileOf(given),
   };
+}
+
+/** Standard output is of no use to the node exporter; it reads files. */
+function metricsFileOf(given: Arguments): string | undefined {
+  const file = given.output('metrics-file');
+  if (file === '-') throw new UsageError('--metrics-file is to name a file, not standard output.');
+  return file;
 }
 
 const UNITS = { h: 3_600_000, m: 60_000, s: 1000 } as const;

@@ -13,22 +13,29 @@ export interface Failure {
   readonly message: string;
 }
 
-/** The exit code and the words for whatever was thrown. */
-export function failureOf(thrown: unknown, env: NodeJS.ProcessEnv): Failure {
+/**
+ * The exit code and the words for whatever was thrown.
+ *
+ * @param program whose `--help` lists the options
+ */
+export function failureOf(
+  thrown: unknown,
+  env: NodeJS.ProcessEnv,
+  program = 'synapse_compress_state',
+): Failure {
   const details = env[DEBUG_VARIABLE] ? `\n${inspect(thrown)}` : '';
   if (isClosedPipe(thrown)) {
     return { exitCode: CLOSED_PIPE, message: details };
   }
   if (thrown instanceof CompressStateError) {
-    const hint =
-      thrown instanceof UsageError ? '\nSee synapse_compress_state --help for all options.' : '';
+    const hint = thrown instanceof UsageError ? `\nSee ${program} --help for all options.` : '';
     return {
       exitCode: thrown.exitCode,
       message: `synapse_compress_state: ${thrown.message}${hint}${details}`,
     };
   }
   const message = thrown instanceof Error ? thrown.message : inspect(thrown);
-  if (thrown instanceof RangeError && /allocation failed/.test(message)) {
+  if (thrown instanceof RangeError && /allocation failed|out of memory/i.test(message)) {
     return {
       exitCode: 1,
       message: `synapse_compress_state: the system gave no more memory: ${message}. docs/architecture.md says what takes how much.${details}`,

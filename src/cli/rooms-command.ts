@@ -78,6 +78,12 @@ export async function runRoomsCommand(
   try {
     const { readEstimates } = await import('../auto/room-estimates.js');
     const estimates = await readEstimates({ dsn, env: process.env, rooms, signal });
+    for (const room of rooms) {
+      if (estimates.rooms.some((estimate) => estimate.room === room)) continue;
+      const sentence = `Room '${room}' has no state groups in this database.`;
+      if (rooms.length === 1) throw new RoomNotFoundError(sentence);
+      status.say(`Warning: ${sentence}`);
+    }
     const listed = exact
       ? await exactly(dsn, estimates.rooms, status, signal)
       : [...estimates.rooms];

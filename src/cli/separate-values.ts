@@ -5,29 +5,43 @@ import type { CommandOptions } from './options.js';
 /**
  * Writes each option that takes a value as `--name=value`, which yargs reads whatever the value is:
  * `-oout.sql` and `-l100,50` are usual elsewhere. A value that looks like an option is refused here,
- * where it is known whose value it is. Joined switches (`-tg`) stay as they are.
+ * where it is known whose value it is. Joined switches are parted, and the last of them may take a value:
+ * `-tgo out.sql`.
  *
  * @throws UsageError for a value that is missing, or given to an option that takes none
  */
 export function withSeparateValues(args: readonly string[], options: CommandOptions): string[] {
   const separate: string[] = [];
   const rest = args.values();
-  for (const arg of rest) {
-    const [, long, short, joined] = /^(?:--([^=]+)|-([a-zA-Z]))(.*)$/s.exec(arg) ?? [];
-    const name = optionOf(long ?? short ?? '', options);
-    if (name === undefined) {
-      separate.push(arg);
-    } else if (options[name].type === 'boolean') {
+  /** Takes an option, and what is joined to it; gives what of that is not its value. */
+  const take = (name: string, joined: string): string => {
+    const shown = flag(name, options);
+    if (options[name].type === 'boolean') {
       if (joined.startsWith('=')) {
-        throw new UsageError(
-          `${flag(name, options)} takes no value, but is given '${joined.slice(1)}'.`,
-        );
+        throw new UsageError(`${shown} takes no value, but is given '${joined.slice(1)}'.`);
       }
-      separate.push(long === undefined ? arg : `--${name}`);
-    } else {
-      const value =
-        joined === '' ? nextValue(flag(name, options), name, rest) : joined.replace(/^=/, '');
-      separate.push(`--${name}=${value}`);
+      separate.push(`--${name}`);
+      return joined;
+    }
+    const value = joined === '' ? nextValue(shown, name, rest) : joined.replace(/^=/, '');
+    separate.push(`--${name}=${value}`);
+    return '';
+  };
+
+  for (const arg of rest) {
+    const [, long, joined] = /^--([^=]+)(.*)$/s.exec(arg) ?? [];
+    if (long !== undefined) {
+      const name = optionOf(long, options);
+      if (name === undefined) separate.push(arg);
+      else take(name, joined);
+      continue;
+    }
+    let letters = /^-([a-zA-Z].*)$/s.exec(arg)?.[1];
+    if (letters === undefined) separate.push(arg);
+    while (letters) {
+      const name = optionOf(letters[0], options);
+      if (name === undefined) separate.push(`-${letters}`);
+      letters = name === undefined ? '' : take(name, letters.slice(1));
     }
   }
   return separate;

@@ -188,13 +188,17 @@ export function dropConnection(client: pg.Client): void {
 
 /** The password that was given, or that libpq's password file has for this connection. */
 async function passwordOf(settings: ConnectionSettings): Promise<string> {
-  const { host, port, database, user, password } = settings;
+  const { host, port, database, user, password, passwordFile } = settings;
   if (password !== undefined) return password;
+  if (passwordFile === undefined) throw new PasswordMissing();
   const owners = isDefaultSocketFolder(host) ? ['localhost', host] : [host];
   for (const owner of owners) {
-    const found = await new Promise<string | undefined>((resolve) =>
-      pgPass({ host: owner, port, database, user }, resolve),
-    );
+    const found = await new Promise<string | undefined>((resolve) => {
+      // It looks at the process's variables alone, and takes an empty password for one.
+      process.env['PGPASSFILE'] = passwordFile;
+      if (process.env['PGPASSWORD'] === '') delete process.env['PGPASSWORD'];
+      pgPass({ host: owner, port, database, user }, resolve);
+    });
     if (found !== undefined) return found;
   }
   throw new PasswordMissing();

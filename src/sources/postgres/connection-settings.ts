@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { homedir, userInfo } from 'node:os';
+import { userInfo } from 'node:os';
 import { join } from 'node:path';
 import { UsageError } from '../../errors.js';
 
@@ -17,6 +17,8 @@ export interface ConnectionSettings {
   readonly user: string;
   /** Without one, the password file is asked when the server wants a password. */
   readonly password?: string;
+  /** Where libpq's password file would be. */
+  readonly passwordFile?: string;
   readonly applicationName: string;
   /** Seconds until an attempt to connect is given up; 0 never gives up. */
   readonly connectTimeout: number;
@@ -44,6 +46,7 @@ const VARIABLES = {
   dbname: 'PGDATABASE',
   user: 'PGUSER',
   password: 'PGPASSWORD',
+  passfile: 'PGPASSFILE',
   sslmode: 'PGSSLMODE',
   sslrootcert: 'PGSSLROOTCERT',
   sslcert: 'PGSSLCERT',
@@ -60,21 +63,34 @@ type Parameters = Partial<Record<Keyword, string>>;
 
 /**
  * Parameters that change nothing here, as long as they have these values: what is asked is done anyway,
- * or is for the server's good only.
+ * or is for the server's good only. Any other value asks for what is not done, also where it comes from the
+ * variable.
  */
-const WITHOUT_EFFECT: Readonly<Record<string, RegExp>> = {
-  channel_binding: /^(disable|prefer)$/,
-  client_encoding: /^(auto|utf-?8|unicode)$/i,
-  gssencmode: /^(disable|prefer)$/,
-  keepalives: /^1$/,
-  keepalives_count: /^\d+$/,
-  keepalives_idle: /^\d+$/,
-  keepalives_interval: /^\d+$/,
-  load_balance_hosts: /^disable$/,
-  sslcompression: /^[01]$/,
-  sslnegotiation: /^postgres$/,
-  sslsni: /^1$/,
-  target_session_attrs: /^any$/,
+const WITHOUT_EFFECT: Readonly<
+  Record<string, { readonly values: RegExp; readonly variable?: string }>
+> = {
+  channel_binding: { values: /^(disable|prefer)$/, variable: 'PGCHANNELBINDING' },
+  client_encoding: { values: /^(auto|utf-?8|unicode)$/i },
+  gssencmode: { values: /^(disable|prefer)$/, variable: 'PGGSSENCMODE' },
+  keepalives: { values: /^1$/ },
+  keepalives_count: { values: /^\d+$/ },
+  keepalives_idle: { values: /^\d+$/ },
+  keepalives_interval: { values: /^\d+$/ },
+  load_balance_hosts: { values: /^disable$/, variable: 'PGLOADBALANCEHOSTS' },
+  require_auth: { values: /^$/, variable: 'PGREQUIREAUTH' },
+  requirepeer: { values: /^$/, variable: 'PGREQUIREPEER' },
+  ssl_max_protocol_version: { values: /^$/, variable: 'PGSSLMAXPROTOCOLVERSION' },
+  ssl_min_protocol_version: {
+    values: /^TLSv1(\.[012])?$/i,
+    variable: 'PGSSLMINPROTOCOLVERSION',
+  },
+  sslcertmode: { values: /^allow$/, variable: 'PGSSLCERTMODE' },
+  sslcompression: { values: /^[01]$/, variable: 'PGSSLCOMPRESSION' },
+  sslcrl: { values: /^$/, variable: 'PGSSLCRL' },
+  sslcrldir: { values: /^$/, variable: 'PGSSLCRLDIR' },
+  sslnegotiation: { values: /^postgres$/, variable: 'PGSSLNEGOTIATION' },
+  sslsni: { values: /^1$/, variable: 'PGSSLSNI' },
+  target_session_attrs: { values: /^any$/, variable: 'PGTARGETSESSIONATTRS' },
 };
 
 /** They would lead libpq to another server than the rest of the settings names. */
@@ -115,6 +131,14 @@ export function parseConnection(
       );
     }
   }
+  for (const [keyword, { values, variable = '' }] of Object.entries(WITHOUT_EFFECT)) {
+    const asked = env[variable];
+    if (asked && !values.test(asked)) {
+      throw new UsageError(
+        `The variable ${variable} is '${asked}', but '${keyword}' can't be that here. Unset it.`,
+      );
+    }
+  }
 
   if ([value('host'), value('port')].some((list) => list?.includes(','))) {
     throw new UsageError('The connection names several hosts; give the one server to read from.');
@@ -125,6 +149,7 @@ export function parseConnection(
   }
   const user = value('user') ?? systemUser();
   const password = value('password');
+  const passwordFile = value('passfile') ?? homeFile('.pgpass', env);
   const options = value('options');
   return {
     host: value('host') ?? defaultHost(port),
@@ -139,6 +164,7 @@ export function parseConnection(
     ),
     tls: tlsSettings(value, env),
     ...(password !== undefined && { password }),
+    ...(passwordFile !== undefined && { passwordFile }),
     ...(options !== undefined && { options }),
   };
 }
@@ -285,7 +311,9 @@ function setParameter(parameters: Parameters, keyword: string, value: string): v
     parameters[keyword as Keyword] = value;
     return;
   }
-  const harmless = Object.hasOwn(WITHOUT_EFFECT, keyword) ? WITHOUT_EFFECT[keyword] : undefined;
+  const harmless = Object.hasOwn(WITHOUT_EFFECT, keyword)
+    ? WITHOUT_EFFECT[keyword].values
+    : undefined;
   if (harmless === undefined) {
     throw new UsageError(
       `The connection parameter '${keyword}' is not known here. Known are ${Object.keys(VARIABLES).join(', ')}.`,
@@ -332,6 +360,15 @@ function systemUser(): string {
 
 /** A file in libpq's folder, if it is there. */
 function defaultFile(name: string, env: NodeJS.ProcessEnv): string | undefined {
-  const path = join(env['HOME'] ?? homedir(), '.postgresql', name);
-  return existsSync(path) ? path : undefined;
+  const path = homeFile(join('.postgresql', name), env);
+  return path !== undefined && existsSync(path) ? path : undefined;
+}
+
+/** Where a file of the user's would be; a user whom the system does not know may have none. */
+function homeFile(name: string, env: NodeJS.ProcessEnv): string | undefined {
+  try {
+    return join(env['HOME'] || userInfo().homedir, name);
+  } catch {
+    return undefined;
+  }
 }
