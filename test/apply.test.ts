@@ -189,6 +189,34 @@ for (const options of [['-t'], ['--format', 'jsonl']]) {
   });
 }
 
+test('-c leaves what it applies in the file that -o names, and that there is no more to apply', async (t) => {
+  const db = await testDatabase(t);
+  await loadTables(db, 'synapse');
+  const states = await readAllStates(db);
+  const file = join(await temporaryFolder(t), 'out.sql.gz');
+  const compress = ['-p', db.url, '-r', LARGE_ROOM, '-c', '-o', file];
+  const first = await runCli(compress);
+  assert.equal(first.code, 0, first.stderr);
+  assert.match(first.stderr, /\nRewrote \d+ state groups: /);
+  assert.ok(first.stderr.includes(`What was applied is kept in ${file}.\n`));
+  expectSameStates(await readAllStates(db), states);
+  const again = await runCli(['apply', file, '-p', db.url]);
+  assert.match(again.stderr, /Rewrote 0 state groups.*\nAs it should be already: /);
+
+  const second = await runCli(compress);
+  assert.equal(second.code, 0, second.stderr);
+  assert.ok(second.stderr.includes(`${file} has no changes in it.`));
+  const nothing = await runCli(['apply', file, '-p', db.url]);
+  assert.equal(nothing.code, 0, nothing.stderr);
+  assert.match(nothing.stderr, /Rewrote 0 state groups/);
+  assert.doesNotMatch(nothing.stderr, /already/);
+  const verified = await runCli(['verify', db.url, '--changes', file, '-r', LARGE_ROOM]);
+  assert.equal(verified.code, 0, verified.stderr);
+
+  const device = await runCli(['-p', db.url, '-r', LARGE_ROOM, '-c', '-o', '/dev/null']);
+  assert.equal(device.code, 2, device.stderr);
+});
+
 test('SQL for a stopped Synapse is refused with the line that applies it', async (t) => {
   const file = join(await temporaryFolder(t), 'out.sql');
   await runCli(['-i', fixture('synapse'), '-r', LARGE_ROOM, '-o', file]);

@@ -105,7 +105,6 @@ test('changes that fit no room are refused', async () => {
       /predecessor 9, which is not of the/,
     ],
     [[groups[0], groups[0]], InputError, /State group 1 is changed twice/],
-    [[], InputError, /The changes have none of room '!room:example.org'/],
   ] as const) {
     const all = (async function* () {
       for (const change of changes) yield changeOf(ROOM, change);
@@ -116,6 +115,26 @@ test('changes that fit no room are refused', async () => {
       return true;
     });
   }
+  const others = withChanges(sourceOf(groups, form), changesTo([], []), settings);
+  await assert.rejects(others, /The changes have none of room '!room:example.org'/);
+});
+
+test('where another room that is read through is changed too, that is told', async () => {
+  const groups = [
+    { id: 1, reason: 'other-room', predecessors: [], rows: [['a\t', '$1']] },
+    { id: 2, reason: 'in-range', predecessors: [1], rows: [['b\t', '$2']] },
+  ] as const;
+  const form = { columns: 'with-room', lengths: [100] } as const;
+  const [before, after] = await withChanges(
+    sourceOf(groups, form),
+    changesTo(groups, [2]),
+    settings,
+  );
+  const { compared, difference } = await compareRooms({ before, after });
+  assert.deepEqual([compared, difference], [1, undefined]);
+  assert.deepEqual(before.warnings, [
+    "Groups of this room are stored on groups of room '!other:example.org', which are changed as well and were taken as they are stored: verify that room too.",
+  ]);
 });
 
 const FORMS = [

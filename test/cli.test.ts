@@ -4,7 +4,7 @@ import type { ChildProcessByStdio } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, createReadStream, openSync } from 'node:fs';
 import { chmod, link, mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import type { Readable, Writable } from 'node:stream';
 import { text } from 'node:stream/consumers';
@@ -13,6 +13,7 @@ import { setTimeout } from 'node:timers/promises';
 import type { TestContext } from 'node:test';
 import type { Hops } from '../src/planner/room-counts.js';
 import type { Statistics } from '../src/report/statistics.js';
+import { NO_CHANGES } from '../src/sinks/no-changes.js';
 import { openStreamedOutput } from '../src/sinks/output.js';
 import { STATE_TABLES, temporaryFolder } from './support/fixtures.js';
 import { testDatabase } from './support/postgres.js';
@@ -252,21 +253,24 @@ test('standard input is read where - stands', async (t) => {
   assert.doesNotMatch(result.stderr, /New state map matches old one/);
 });
 
-test('too few saved rows: the words of the old tool, no file, and the earlier one stays', async (t) => {
+test('too few saved rows: the words of the old tool, and no changes, also where earlier ones were', async (t) => {
   const folder = await exportRoom(t);
   const { file, left } = await outputFolder(t);
-  const args = ['-i', folder, '-r', ROOM, '-o', file, '-m', '96'];
-  const result = await runCli(args);
-  assert.equal(result.code, 0);
-  assert.match(
-    result.stderr,
-    /^Only 95 rows would be saved by this compression. Skipping output.$/m,
-  );
-  assert.deepEqual(await left(), []);
-  await writeFile(file, 'earlier');
-  const again = await runCli(args);
-  assert.ok(again.stderr.includes(`${file} is of an earlier run and stays as it was.`));
-  assert.equal(await readFile(file, 'utf8'), 'earlier');
+  const args = ['-i', folder, '-r', ROOM, '-m', '96'];
+  for (const format of ['sql', 'copy', 'jsonl']) {
+    await writeFile(file, 'earlier');
+    const result = await runCli([...args, '-o', file, '--format', format]);
+    assert.equal(result.code, 0);
+    assert.match(
+      result.stderr,
+      /^Only 95 rows would be saved by this compression. Skipping output.$/m,
+    );
+    assert.ok(result.stderr.includes(`${file} has no changes in it.`));
+    assert.equal(await readFile(file, 'utf8'), format === 'jsonl' ? '' : `${NO_CHANGES}\n`);
+    assert.deepEqual(await left(), [basename(file)]);
+    const piped = await runCli([...args, '-o', '-', '--format', format]);
+    assert.equal(piped.stdout, await readFile(file, 'utf8'));
+  }
 });
 
 test('a chain that is stored too long is shortened where that is asked for, also if it costs rows', async (t) => {

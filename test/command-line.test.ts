@@ -109,8 +109,20 @@ test('changes are applied at the pace that is given, also where -t says what is 
   });
   refused([...database, '--pace', '5000'], /go with -c/);
   refused([...database, '--vacuum'], /go with -c/);
-  refused([...database, '-c', '-o', 'x'], /-o \(--output-file\) is about changes that are written/);
-  refused([...database, '-c', '--format', 'sql'], /--format is about changes that are written/);
+  refused(
+    [...database, '-c', '--format', 'sql'],
+    /--format is about changes that are left in a file/,
+  );
+  for (const [options, transactions, kept] of [
+    [[], true, 'sql'],
+    [['--format', 'jsonl'], false, 'jsonl'],
+  ] as const) {
+    const command = parsed([...database, '-c', '-o', 'x', ...options]);
+    assert.deepEqual([command.format, command.transactions], [kept, transactions]);
+    assert.equal(command.output, 'x');
+  }
+  refused([...database, '-c', '-o', '-'], /in a file, .* and not on standard output/);
+  refused([...database, '-c', '-o', 'x', '--format', 'tables'], /and not as tables/);
   for (const pace of ['0', '0%', '101%', '-5', '1.5', 'fast', '5 %']) {
     refused([...database, '-c', `--pace=${pace}`], /--pace takes rows a second/);
   }

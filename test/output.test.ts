@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
@@ -146,6 +147,26 @@ test(
     assert.equal(await readFile(path, 'utf8'), 'earlier');
   },
 );
+
+test('a file that is mounted by itself is filled in its place', async (t) => {
+  const path = join(folder, 'out.sql');
+  const mounted = join(root, 'mounted.sql');
+  await writeFile(mounted, 'earlier, and longer');
+  await writeFile(path, '');
+  if (spawnSync('mount', ['--bind', mounted, path]).status !== 0) {
+    t.skip('nothing can be mounted here');
+    return;
+  }
+  try {
+    const output = await openFileOutput(path, { tmpdir: folder });
+    await fill(output, 'new');
+    await output.keep();
+    assert.equal(await readFile(mounted, 'utf8'), 'new');
+    assert.deepEqual(await readdir(folder), ['out.sql']);
+  } finally {
+    spawnSync('umount', [path]);
+  }
+});
 
 test('/dev/null is written to, not replaced', async () => {
   const output = await openFileOutput('/dev/null', { tmpdir: folder });

@@ -85,7 +85,10 @@ function checked(given: Arguments, env: NodeJS.ProcessEnv): CompressCommand {
   const statsFile = given.output('stats-file');
   const tmpdir = given.text('tmpdir');
   const unbuffered = given.has('unbuffered');
-  const transactions = given.has('transactions');
+  const commits = given.has('commit-changes');
+  const format = chosenFormat(given, output);
+  // What is applied has guards.
+  const transactions = given.has('transactions') || (commits && format === 'sql');
   const source = chosenSource(given, env);
   const room = chosenRoom(given);
   if (unbuffered && output !== '-') {
@@ -105,9 +108,9 @@ function checked(given: Arguments, env: NodeJS.ProcessEnv): CompressCommand {
       given.integer('groups-to-compress', 1),
     ),
     output,
-    format: given.has('commit-changes') ? 'copy' : chosenFormat(given, output, transactions),
+    format: commits && output === undefined ? 'copy' : format,
     batch: batchOf(given),
-    commit: chosenCommit(given, source),
+    commit: chosenCommit(given, source, output, format),
     unbuffered,
     statsFile,
     minSavedRows: given.integer('min-saved-rows', 0),
@@ -141,13 +144,13 @@ function chosenRoom(given: Arguments): string | undefined {
 
 const FORMATS: readonly Format[] = ['sql', 'copy', 'tables', 'jsonl'];
 
-function chosenFormat(given: Arguments, output: string | undefined, transactions: boolean): Format {
+function chosenFormat(given: Arguments, output: string | undefined): Format {
   const name = given.text('format') ?? 'sql';
   const format = FORMATS.find((known) => known === name);
   if (format === undefined) {
     throw new UsageError(`--format takes one of ${FORMATS.join(', ')}, not '${name}'.`);
   }
-  if (transactions && format !== 'sql' && format !== 'copy') {
+  if (given.has('transactions') && format !== 'sql' && format !== 'copy') {
     throw new UsageError(`-t (--transactions) is about SQL, and --format ${format} is asked for.`);
   }
   if (format === 'tables' && (output === '-' || packingOfName(output ?? '') !== undefined)) {
@@ -159,6 +162,8 @@ function chosenFormat(given: Arguments, output: string | undefined, transactions
 function chosenCommit(
   given: Arguments,
   source: CompressCommand['source'],
+  output: string | undefined,
+  format: Format,
 ): ApplyOptions | undefined {
   const options = applyOptionsOf(given);
   if (!given.has('commit-changes')) {
@@ -170,10 +175,14 @@ function chosenCommit(
       '-c (--commit-changes) applies to the database that is read with -p. What is read from files goes to a file with --format copy -o FILE, and "synapse_compress_state apply FILE -p DSN" applies that.',
     );
   }
-  const other = (['output-file', 'format'] as const).find((name) => given.text(name) !== undefined);
-  if (other !== undefined) {
+  if (output === undefined && given.text('format') !== undefined) {
     throw new UsageError(
-      `${flag(other, OPTIONS)} is about changes that are written, and -c (--commit-changes) applies them.`,
+      '--format is about changes that are left in a file, and -c (--commit-changes) without -o leaves none.',
+    );
+  }
+  if (output === '-' || format === 'tables') {
+    throw new UsageError(
+      `-c (--commit-changes) can leave its changes in a file, in a form that "synapse_compress_state apply" takes, and not ${format === 'tables' ? 'as tables' : 'on standard output'}.`,
     );
   }
   return options;

@@ -1,57 +1,59 @@
 import { ChangeSpool } from '../apply/change-spool.js';
 import type { Rewriter } from '../apply/rewriter.js';
-import type { OpenOutput } from '../sinks/output.js';
+import { readChanges } from '../changes/read-changes.js';
+import type { RoomChange } from '../changes/room-change.js';
+import type { OpenOutput, SpoolSettings } from '../sinks/output.js';
+import { FileInput } from '../sources/files/input.js';
 import { applyAndReport, openRewriter } from './apply-command.js';
 import type { ApplyOptions } from './apply-options.js';
 import type { Interruption } from './interruption.js';
 import type { StatusLine } from './status-line.js';
 
-/** Changes that wait in a temporary file, in the format copy, until they are applied. */
+/** Changes that wait until all are made and verified, and then are applied. */
 export class Commit {
-  /** Takes the changes. */
-  readonly output: OpenOutput;
+  /** Takes the changes, in the format copy, into a temporary file; undefined where they wait in a named one. */
+  readonly output: OpenOutput | undefined;
   /** Whether all was applied. */
   isApplied = false;
-  readonly #spool: ChangeSpool;
+  readonly #changes: () => AsyncIterable<RoomChange>;
   readonly #rewriter: Rewriter;
 
-  private constructor(spool: ChangeSpool, rewriter: Rewriter) {
-    this.#spool = spool;
+  private constructor(
+    rewriter: Rewriter,
+    output: OpenOutput | undefined,
+    changes: () => AsyncIterable<RoomChange>,
+  ) {
     this.#rewriter = rewriter;
-    this.output = {
-      name: 'the database',
-      isFile: false,
-      sentBytes: 0,
-      get bytes() {
-        return spool.bytes;
-      },
-      stream: spool.stream,
-      keep: () => spool.keep(),
-      discard: () => spool.discard(),
-    };
+    this.output = output;
+    this.#changes = changes;
   }
 
   /**
    * Makes sure that nobody else writes to the database meanwhile, before anything is read.
    *
+   * @param file where the changes are kept in a form that `apply` takes
    * @throws BusyError, DatabaseError, OutputError, UsageError
    */
   static async open(
     dsn: string,
-    tmpdir: string,
+    file: string | undefined,
+    { tmpdir, signal }: Required<SpoolSettings>,
     status: StatusLine,
-    signal: AbortSignal,
   ): Promise<Commit> {
     const rewriter = await openRewriter(dsn, status, signal);
+    if (file !== undefined) {
+      return new Commit(rewriter, undefined, () => readChanges(new FileInput(file, signal)));
+    }
     try {
-      return new Commit(await ChangeSpool.create(tmpdir), rewriter);
+      const spool = await ChangeSpool.create(tmpdir);
+      return new Commit(rewriter, outputOf(spool), () => spool.read());
     } catch (error) {
       await rewriter.close();
       throw error;
     }
   }
 
-  /** Applies what the output took, so many groups, and gives figures; throws as `applyAndReport`. */
+  /** Applies what was kept, so many groups, and gives figures; throws as `applyAndReport`. */
   async apply(
     totalGroups: number,
     options: ApplyOptions,
@@ -62,7 +64,7 @@ export class Commit {
     const figures = await applyAndReport(
       {
         ...options,
-        changes: this.#spool.read(),
+        changes: this.#changes(),
         rewriter: this.#rewriter,
         dryRun: false,
         totalGroups,
@@ -75,6 +77,20 @@ export class Commit {
   }
 
   async close(): Promise<void> {
-    await Promise.all([this.#spool.close(), this.#rewriter.close()]);
+    await Promise.all([this.output?.discard(), this.#rewriter.close()]);
   }
+}
+
+function outputOf(spool: ChangeSpool): OpenOutput {
+  return {
+    name: 'the database',
+    isFile: false,
+    sentBytes: 0,
+    get bytes() {
+      return spool.bytes;
+    },
+    stream: spool.stream,
+    keep: () => spool.keep(),
+    discard: () => spool.discard(),
+  };
 }

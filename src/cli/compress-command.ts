@@ -1,8 +1,7 @@
-import { existsSync } from 'node:fs';
 import { finished } from 'node:stream/promises';
 import { compressRooms } from '../compress-rooms.js';
 import { compressRoom } from '../compress.js';
-import { ChangedInputError, InputError, OutputError } from '../errors.js';
+import { ChangedInputError, InputError, OutputError, UsageError } from '../errors.js';
 import { nextSteps } from '../report/next-steps.js';
 import type { Progress } from '../report/progress-text.js';
 import type { Totals } from '../report/room-totals.js';
@@ -22,7 +21,7 @@ import { isClosedPipe } from './failure.js';
 import { openFigures } from './figures.js';
 import { ALL_IS_APPLIED, InterruptedError } from './interruption.js';
 import type { Interruption } from './interruption.js';
-import { openChanges } from './open-changes.js';
+import { openChanges, writeNoChanges } from './open-changes.js';
 import { openRooms, openSource } from './open-source.js';
 import { protectFiles } from './protect-files.js';
 import type { StatusLine } from './status-line.js';
@@ -72,7 +71,12 @@ async function runOnce(
     await protectFiles(filesRead(command), filesWritten(command));
     // Before anything is read: where they can't be written is then known at once.
     commit = await openCommit(command, spool, status);
-    changes = commit?.output ?? (await openChanges(command, spool, () => source.storedTables!()));
+    changes = (await openChanges(command, spool, () => source.storedTables!())) ?? commit?.output;
+    if (commit !== undefined && command.output !== undefined && !changes!.isFile) {
+      throw new UsageError(
+        `-c (--commit-changes) reads its changes again from what -o names, and ${command.output} is no file.`,
+      );
+    }
     figures = await openFigures(command.statsFile, spool);
     if (attempt === 'first') sayWhatIsRead(command, status);
     // What is not held back can't be begun again.
@@ -87,12 +91,14 @@ async function runOnce(
       for (const line of nextSteps(result, { output: changes, format, transactions })) {
         status.say(line);
       }
+    } else if (written && command.output !== undefined) {
+      status.say(`What was applied is kept in ${command.output}.`);
     }
     await figures?.keep();
     throwIfFailed(result);
   } catch (error) {
     if (error instanceof InterruptedError) throw error;
-    const left = written ? 'The changes are complete.' : whatIsLeft(changes, commit);
+    const left = written ? 'The changes are complete.' : whatIsLeft(changes, commit, error);
     if (interruption.by !== undefined) {
       throw new InterruptedError(interruption.by, left, { cause: error });
     }
@@ -117,13 +123,13 @@ function filesWritten({ output, statsFile, graphs }: CompressCommand): (string |
 
 /** Loads what it needs only where it is needed. */
 async function openCommit(
-  { commit, source }: CompressCommand,
-  { tmpdir, signal }: Required<SpoolSettings>,
+  { commit, source, output }: CompressCommand,
+  spool: Required<SpoolSettings>,
   status: StatusLine,
 ): Promise<Commit | undefined> {
   if (commit === undefined || source.kind !== 'postgres') return undefined;
   const { Commit } = await import('./commit.js');
-  return Commit.open(source.dsn, tmpdir, status, signal);
+  return Commit.open(source.dsn, output, spool, status);
 }
 
 function sayWhatIsRead(command: CompressCommand, status: StatusLine): void {
@@ -161,7 +167,7 @@ interface Run {
 }
 
 async function compressOne(run: Run, source: RoomSource): Promise<Statistics> {
-  const { command, changes, figures, status } = run;
+  const { command, figures, status } = run;
   const statistics = await compressRoom({
     ...settingsOf(run),
     source,
@@ -172,9 +178,7 @@ async function compressOne(run: Run, source: RoomSource): Promise<Statistics> {
     throw source.isOnTrust && isOfRows ? new BrokenTrustError() : error;
   });
   for (const line of summaryLines(statistics)) status.say(line);
-  if (changes !== undefined && statistics.outcome !== 'written') {
-    checkNothingIsLeft(changes, statistics, status);
-  }
+  await leaveNoChanges(run, statistics);
   const applied = await apply(run, statistics);
   if (figures !== undefined) {
     await endFigures(figures, `${JSON.stringify({ ...statistics, applied })}\n`);
@@ -184,7 +188,7 @@ async function compressOne(run: Run, source: RoomSource): Promise<Statistics> {
 
 /** The figures are an object with an entry a room and the totals, written as they come. */
 async function compressAll(run: Run, source: AllRooms): Promise<Totals> {
-  const { command, changes, figures, spool, status } = run;
+  const { command, figures, spool, status } = run;
   let before = '{"rooms":[\n';
   const totals = await compressRooms({
     ...settingsOf(run),
@@ -199,9 +203,7 @@ async function compressAll(run: Run, source: AllRooms): Promise<Totals> {
     },
   });
   for (const line of totalLines(totals)) status.say(line);
-  if (changes !== undefined && totals.outcome !== 'written') {
-    checkNothingIsLeft(changes, totals, status);
-  }
+  await leaveNoChanges(run, totals);
   const applied = await apply(run, totals);
   if (figures !== undefined) {
     const rooms = totals.rooms === 0 ? before : '';
@@ -261,30 +263,38 @@ function write({ stream }: OpenOutput, text: string): Promise<void> {
 }
 
 /**
- * Says so when the SQL of an earlier run is still there, lest it be taken for this one's.
+ * Leaves word that there are no changes, lest those of an earlier run be applied again.
  *
  * @throws OutputError when changes that are of no use can't be taken back
  */
-function checkNothingIsLeft(
-  changes: OpenOutput,
-  { groupsWritten }: Pick<Statistics, 'groupsWritten'>,
-  status: StatusLine,
-): void {
+async function leaveNoChanges(
+  { command, changes, spool, status }: Run,
+  { outcome, groupsWritten }: Pick<Statistics, 'outcome' | 'groupsWritten'>,
+): Promise<void> {
+  if (changes === undefined || outcome === 'written') return;
   if (changes.sentBytes > 0 && groupsWritten > 0) {
     throw new OutputError(
       'The changes are not wanted, but part of them had been sent already. Without --unbuffered ' +
         'they are held back until it is known.',
     );
   }
-  if (changes.isFile && existsSync(changes.name)) {
-    status.say(`${changes.name} is of an earlier run and stays as it was.`);
+  await writeNoChanges(command, spool);
+  if (changes.isFile && command.format !== 'tables') {
+    status.say(`${changes.name} has no changes in it.`);
   }
 }
 
-function whatIsLeft(changes: OpenOutput | undefined, commit: Commit | undefined): string {
+function whatIsLeft(
+  changes: OpenOutput | undefined,
+  commit: Commit | undefined,
+  error: unknown,
+): string {
   if (commit?.isApplied === true) return ALL_IS_APPLIED;
   if (changes === undefined || changes.sentBytes === 0) {
     return 'Nothing was written.';
+  }
+  if (error instanceof OutputError) {
+    return `A part of the changes had gone to ${changes.name} already, and is cut off there: do not apply it.`;
   }
   const size = readableSize(changes.sentBytes);
   return `${size} had gone to ${changes.name} already, and then a line that makes psql -1 roll back.`;

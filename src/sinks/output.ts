@@ -1,6 +1,16 @@
 import { randomBytes } from 'node:crypto';
 import { constants, createWriteStream, openSync, rmSync } from 'node:fs';
-import { access, lstat, open, readlink, realpath, rename, stat } from 'node:fs/promises';
+import {
+  access,
+  copyFile,
+  lstat,
+  open,
+  readlink,
+  realpath,
+  rename,
+  stat,
+  truncate,
+} from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import type { Stats } from 'node:fs';
 import { Socket } from 'node:net';
@@ -118,7 +128,13 @@ async function openHiddenFile(path: string, existing: Stats | undefined): Promis
     if (existing !== undefined) {
       await access(target, constants.W_OK);
     }
-    handle = await open(hidden, 'wx', existing && permissions(existing));
+    handle = await open(hidden, 'wx', existing && permissions(existing)).catch((error: unknown) => {
+      if (codeOf(error) !== 'EACCES') throw error;
+      throw new OutputError(
+        `Can't write ${path}: permission is denied for its folder, in which a file waits beside it until it is complete.`,
+        { cause: error },
+      );
+    });
   } catch (error) {
     throw outputError(path, error, FILE_ADVICE);
   }
@@ -139,7 +155,7 @@ async function openHiddenFile(path: string, existing: Stats | undefined): Promis
         }
         await handle.sync();
         await handle.close();
-        await rename(hidden, target);
+        await replace(target, hidden);
         done = true;
       } catch (error) {
         throw outputError(path, error, FILE_ADVICE);
@@ -201,6 +217,21 @@ async function openSpool(
       }
     },
   };
+}
+
+/** Lets the hidden file take the place of the target. */
+async function replace(target: string, hidden: string): Promise<void> {
+  try {
+    await rename(hidden, target);
+  } catch (error) {
+    if (codeOf(error) !== 'EBUSY') throw error;
+    // A file that is mounted by itself, as into a container, can't be replaced, but be filled anew.
+    await copyFile(hidden, target).catch(async (reason: unknown) => {
+      await truncate(target);
+      throw reason;
+    });
+    rmSync(hidden);
+  }
 }
 
 /** What an output is called until it appears under its name. */

@@ -35,7 +35,8 @@ export async function withChanges(
   settings: SortSettings,
 ): Promise<readonly [before: RoomSource, after: RoomSource]> {
   const predecessors = new Map<number, NewPredecessor>();
-  const read = () => changedRows(source, changes, predecessors);
+  const others = new OtherRooms(source);
+  const read = () => changedRows(source, changes, predecessors, others);
   const sort = new ExternalSort({ read }, settings);
   let tee: Tee | undefined;
   const close = async (): Promise<void> => {
@@ -45,7 +46,7 @@ export async function withChanges(
   };
   try {
     const chunks = new RunChunks(await sort.run());
-    if (predecessors.size === 0) {
+    if (predecessors.size === 0 && others.changes > 0) {
       throw new InputError(`The changes have none of room '${source.room}'.`);
     }
     const groups = changedTable(source, predecessors);
@@ -53,7 +54,8 @@ export async function withChanges(
       tee ??= new Tee(source.rows());
       return tee.branch(number);
     };
-    const { room, snapshotTime, rowColumns, warnings } = source;
+    const { room, snapshotTime, rowColumns } = source;
+    const warnings = [...source.warnings, ...others.warnings];
     const both = { room, snapshotTime, rowColumns, close };
     return [
       {
@@ -79,17 +81,45 @@ export async function withChanges(
   }
 }
 
+/** Changes of other rooms than the source's, which are not laid over it. */
+class OtherRooms {
+  changes = 0;
+  readonly #ids: Float64Array;
+  /** Rooms with changes of groups that groups of the source's room are stored on. */
+  readonly #readThrough = new Set<string>();
+
+  constructor({ groups }: RoomSource) {
+    this.#ids = groups.ids;
+  }
+
+  add(room: string, stateGroup: number): void {
+    this.changes++;
+    if (indexOfId(this.#ids, stateGroup) >= 0) this.#readThrough.add(room);
+  }
+
+  get warnings(): string[] {
+    return [...this.#readThrough].map(
+      (room) =>
+        `Groups of this room are stored on groups of room '${room}', which are changed as well and were taken as they are stored: verify that room too.`,
+    );
+  }
+}
+
 /** The new rows as the source would give them, a group after the other; notes the new predecessors. */
 async function* changedRows(
   { room, rowColumns }: RoomSource,
   changes: AsyncIterable<NewEncoding>,
   predecessors: Map<number, NewPredecessor>,
+  others: OtherRooms,
 ): AsyncGenerator<Pieces, void, undefined> {
   const name = rowColumns === 'with-room' ? `${fieldOf(room).toString()}\t` : '';
   const pieces = new Pieces();
   for await (const { room: ofRoom, group } of changes) {
-    if (ofRoom !== room) continue;
     const { stateGroup, newPredecessor, change } = group;
+    if (ofRoom !== room) {
+      others.add(ofRoom, stateGroup);
+      continue;
+    }
     if (predecessors.has(stateGroup)) {
       throw new InputError(
         `State group ${stateGroup} is changed twice, in a way that depends on order.`,
