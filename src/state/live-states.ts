@@ -28,7 +28,7 @@ export class LiveStates {
   elsewhere = new Uint8Array(64);
   /** Groups still to come that have this one as stored predecessor. */
   successorsLeft = new Int32Array(64);
-  /** The state that was built last; the next snapshot is built on it, so that it shares what is equal. */
+  /** The state that was built last; the next snapshot is mostly built on it, so that it shares what is equal. */
   #recent = NO_STATE;
   #holders = new Int32Array(64);
   #free = new Int32Array(64);
@@ -48,7 +48,7 @@ export class LiveStates {
     { entries, length }: { readonly entries: Int32Array; readonly length: number },
     rows: { has(key: number): boolean },
   ): number {
-    const state = this.create(group, base === NO_STATE ? this.#recent : base);
+    const state = this.create(group, base === NO_STATE ? this.#nearest(length) : base);
     const spare = this.apply(state, entries, length);
     this.spareRows[state] = base === NO_STATE ? 0 : spare;
     this.neededRows[state] = length - this.spareRows[state];
@@ -64,6 +64,13 @@ export class LiveStates {
     if (this.#recent !== NO_STATE) this.release(this.#recent);
     this.#recent = state;
     return state;
+  }
+
+  /** What a snapshot of so many rows is built on: nothing, if most of its keys would have to be taken out again. */
+  #nearest(rows: number): number {
+    return this.#recent !== NO_STATE && this.size[this.#recent] <= 2 * rows
+      ? this.#recent
+      : NO_STATE;
   }
 
   /** A new state equal to `base`'s, or empty for `NO_STATE`; held once. */

@@ -83,14 +83,9 @@ export class StateTrie {
     return root;
   }
 
-  /** The state without `key`. */
+  /** The state without `key`. Of a node with nothing left in it nothing stays, lest comparing goes through it. */
   remove(root: number, key: number): number {
-    root = this.#own(root, this.#height);
-    const at = this.#leafPlace(root, key);
-    const old = this.#nodes[at] - 1;
-    this.#nodes[at] = 0;
-    if (old >= 0) this.entries.release(old);
-    return root;
+    return this.#remove(root, key, this.#height);
   }
 
   /**
@@ -163,6 +158,29 @@ export class StateTrie {
       if (level > 0) this.#forEach(child, level - 1, visit);
       else visit(child - 1);
     }
+  }
+
+  #remove(node: number, key: number, level: number): number {
+    if (node === EMPTY) return EMPTY;
+    const own = this.#own(node, level);
+    const at = own * WIDTH + ((key >>> (level * BITS)) & MASK);
+    const old = this.#nodes[at];
+    if (level > 0) {
+      const left = this.#remove(old, key, level - 1);
+      this.#nodes[at] = left;
+    } else {
+      this.#nodes[at] = 0;
+      if (old !== 0) this.entries.release(old - 1);
+    }
+    if (!this.#isEmpty(own)) return own;
+    this.#release(own, level);
+    return EMPTY;
+  }
+
+  #isEmpty(node: number): boolean {
+    const end = (node + 1) * WIDTH;
+    for (let at = node * WIDTH; at < end; at++) if (this.#nodes[at] !== 0) return false;
+    return true;
   }
 
   #leafPlace(root: number, key: number): number {
