@@ -126,6 +126,8 @@ export class GroupGraph {
   /** For each group the groups in the longest chain that begins with it. */
   #chainLengths(): Int32Array {
     const lengths = new Int32Array(this.ids.length);
+    /** So many of a group's edges lead to groups whose chains are known, from the first on. */
+    const known = new Int32Array(this.ids.length);
     const path: number[] = [];
     for (let start = 0; start < lengths.length; start++) {
       if ((this.#marks[start] & OWN_ANCESTOR) !== 0) lengths[start] = ENDLESS;
@@ -134,19 +136,31 @@ export class GroupGraph {
       path.push(start);
       for (let at = path.pop(); at !== undefined; at = path.pop()) {
         if (lengths[at] !== 0) continue;
-        let longest = 0;
-        let pending = -1;
-        this.#forEachEdge(at, (prev) => {
-          if (lengths[prev] === 0) pending = prev;
-          else if (longest !== ENDLESS) {
-            longest = lengths[prev] === ENDLESS ? ENDLESS : Math.max(longest, lengths[prev]);
-          }
-        });
-        if (pending >= 0) path.push(at, pending);
-        else lengths[at] = longest === ENDLESS ? ENDLESS : longest + 1;
+        const pending = this.#firstPending(at, lengths, known);
+        if (pending === undefined) lengths[at] = this.#chainLength(at, lengths);
+        else path.push(at, pending);
       }
     }
     return lengths;
+  }
+
+  /** The first predecessor whose chain is not known; none of the group's edges is looked at twice. */
+  #firstPending(group: number, lengths: Int32Array, known: Int32Array): number | undefined {
+    const degree = this.#edges.degree(group);
+    for (; known[group] < degree; known[group]++) {
+      const prev = this.#edges.predecessor(group, known[group]);
+      if (lengths[prev] === 0) return prev;
+    }
+    return undefined;
+  }
+
+  #chainLength(group: number, lengths: Int32Array): number {
+    let longest = 0;
+    this.#forEachEdge(group, (prev) => {
+      if (longest === ENDLESS || lengths[prev] === ENDLESS) longest = ENDLESS;
+      else longest = Math.max(longest, lengths[prev]);
+    });
+    return longest === ENDLESS ? ENDLESS : longest + 1;
   }
 
   #leavesRoom(group: number, prev: number): boolean {
