@@ -102,6 +102,9 @@ export class RoomStates {
   /** Puts a group's rows into the states of those that are gathered and read through it. */
   #gather(group: number, { entries, length }: GroupEntries): void {
     const { states } = this.#shared;
+    const { trie } = states;
+    // States that are one until now stay one: what many groups read through is there once.
+    const after = new Map<number, { readonly root: number; readonly size: number }>();
     for (const reader of this.#ancestries.of(group)) {
       let gathering = this.#gathering.get(reader);
       if (gathering === undefined) {
@@ -109,11 +112,22 @@ export class RoomStates {
         gathering = { state: states.create(reader, NO_STATE), left };
         this.#gathering.set(reader, gathering);
       }
-      states.apply(gathering.state, entries, length);
+      const { state } = gathering;
+      const root = states.root[state];
+      const known = after.get(root);
+      if (known === undefined) {
+        states.apply(state, entries, length);
+        after.set(root, { root: trie.hold(states.root[state]), size: states.size[state] });
+      } else {
+        trie.release(root);
+        states.root[state] = trie.hold(known.root);
+        states.size[state] = known.size;
+      }
       if (--gathering.left > 0) continue;
       this.#gathering.delete(reader);
-      this.#complete(reader, gathering.state);
+      this.#complete(reader, state);
     }
+    for (const { root } of after.values()) trie.release(root);
   }
 
   #complete(group: number, state: number): void {
