@@ -162,10 +162,13 @@ export class AdaptivePlanner implements Planner {
     // what hops are worth shows when their successors are there.
     const mayStay = left >= 0 || states.hopsBefore[state] > maxHops;
     this.#hopsNeeded = newest ? 0 : mayStay ? Infinity : this.#chainToCome(states, state) + 1;
-    this.#find(states, state, stored, newest ? Math.max(1, limit - toCome) : limit);
+    // Where it may stay though its chain is too long, it moves for fewer rows alone.
+    const hops = stored === NO_STATE ? 1 : states.hopsAfter[stored] + 1;
+    const isDeep = hops > maxHops && hops <= states.hopsBefore[state] && !rebaseDeep;
+    const most = isDeep ? needed - 1 : states.size[state];
+    this.#find(states, state, stored, newest ? Math.max(1, limit - toCome) : limit, most);
     if (stored === NO_STATE || this.#best === stored) return this.#best;
     const cost = this.#bestRows(states, state) - needed;
-    const hops = states.hopsAfter[stored] + 1;
     if (left >= 0) return cost < 0 ? this.#best : stored;
     // Hops under a newest group are bought with what was saved, so that they make no room larger.
     if (hops <= maxHops) return cost <= Math.max(0, this.#savedRows) ? this.#best : stored;
@@ -195,20 +198,20 @@ export class AdaptivePlanner implements Planner {
     return this.#best === NO_STATE ? size : states.difference(this.#best, state, this.#found, size);
   }
 
-  /** Finds the best base within `limit` hops, or none if a snapshot is better. */
-  #find(states: LiveStates, state: number, stored: number, limit: number): void {
+  /** Finds the best base within `limit` hops and of at most `dearest` rows, or none if a snapshot is better. */
+  #find(states: LiveStates, state: number, stored: number, limit: number, dearest: number): void {
     const size = states.size[state];
     this.#search++;
     this.#lackedKey = -1;
     this.#found = grown(this.#found, size);
-    if (this.#findHead(states, state, stored, limit)) return;
+    if (this.#findHead(states, state, stored, limit, dearest)) return;
     this.#best = NO_STATE;
     this.#bestPrice = size / this.#worth(limit);
     this.#unendingPrice = size / limit ** 2;
     this.#beatsSnapshot = stored !== NO_STATE || this.#hopsNeeded === 0;
     // A group that fits where it is stored moves only for fewer rows.
     const fits = stored !== NO_STATE && limit > states.hopsAfter[stored];
-    const cheaper = fits ? states.neededRows[state] - 1 : size;
+    const cheaper = fits ? states.neededRows[state] - 1 : dearest;
     if (stored !== NO_STATE) {
       // Once a room is compressed the stored base fits, and its ancestors are neighbours like others.
       this.#look(states, state, stored, 0, limit, size);
@@ -225,11 +228,17 @@ export class AdaptivePlanner implements Planner {
    * Looks for the nearest head whose hops left are worth the rows it costs: then the branch just goes
    * on. A hop is worth a row, or in a small room its part of a snapshot.
    */
-  #findHead(states: LiveStates, state: number, stored: number, limit: number): boolean {
+  #findHead(
+    states: LiveStates,
+    state: number,
+    stored: number,
+    limit: number,
+    dearest: number,
+  ): boolean {
     this.#best = NO_STATE;
     const size = states.size[state];
     const hopWorth = Math.min(1, size / this.#settings.maxHops);
-    let rows = size;
+    let rows = Math.min(size, dearest + 1);
     for (let i = this.#headCount - 1; i >= 0; i--) {
       const head = this.#heads[i];
       const left = limit - states.hopsAfter[head] - 1;
