@@ -85,6 +85,13 @@ test('a part that is missing from the middle is noticed', async () => {
   );
   const windows = await readAll(changesIn(Buffer.from(whole.replaceAll('\n', '\r\n'))));
   assert.match(String(windows.error), /ends with a carriage return, as on Windows/);
+  for (const row of ['a\t$a', 'a\t\t\t$a', 'a\t\\N\t$a', 'a\t\\\t$a', 'a\t\t$a\\']) {
+    const spoilt = await readAll(
+      changesIn(Buffer.from(whole.replace('\n2\ta\t\t$a', `\n2\t${row}`))),
+    );
+    assert.match(String(spoilt.error), /Line \d+ is no row of state group 2/, row);
+    assert.equal(spoilt.read.length, 1);
+  }
 });
 
 test('a file that is cut off anywhere is applied as far as it goes, and breaks nothing', async (t) => {

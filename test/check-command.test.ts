@@ -210,6 +210,15 @@ test('what can not be checked is told with the exit code of its kind', async (t)
     assert.match(result.stderr, message);
     assert.equal(result.stdout, '');
   }
+  const folder = await temporaryFolder(t);
+  await writeFile(join(folder, 'state_groups.copy'), '1\t!a\t$1\n');
+  await writeFile(join(folder, 'state_group_edges.copy'), '2\t1\n');
+  for (const fields of ['t\t\\N\t$e', 't\t\\\t$e', 't\tk\t$e\\\\\\']) {
+    await writeFile(join(folder, 'state_groups_state.copy'), `1\t!a\t${fields}\n`);
+    const { code, stderr } = await runCli(['check', folder]);
+    assert.equal(code, 3, fields);
+    assert.match(stderr, /A row of state group 1 has a NULL/);
+  }
   const help = await runCli(['check', '--help']);
   assert.equal(help.code, 0);
   assert.match(help.stdout, /^Usage: synapse_compress_state check SOURCE/);

@@ -279,6 +279,13 @@ describe('a dump', () => {
         new RegExp(`^Line ${line(good, '2\t!b:x\t$')} of .*'2x'`),
       ],
       [
+        'an end in the middle of rows',
+        edit('3\t!a:x\tm', '\\.\n3\t!a:x\tm'),
+        new RegExp(
+          `^Line ${line(good, '3\t!a:x\tm') + 1} of .* stands behind the end of a table's rows`,
+        ),
+      ],
+      [
         'a row without end',
         edit('3\t!a:x\tm', `3\t${'x'.repeat(5e6)}`),
         /is longer than \d+ bytes/,

@@ -50,10 +50,11 @@ export async function* readCopyScript(
       const text = new RowsWriter();
       for (let row = 0; row < group.newRows; row++) {
         const rowLine = lines.ready() ?? (await lines.next());
-        if (rowLine.length < prefix.length || prefix.compare(rowLine, 0, prefix.length) !== 0) {
+        const isOfGroup =
+          rowLine.length >= prefix.length && prefix.compare(rowLine, 0, prefix.length) === 0;
+        if (!isOfGroup || !text.addCopyText(rowLine, prefix.length)) {
           throw lines.wrong(`is no row of state group ${group.stateGroup}.`);
         }
-        text.addCopyText(rowLine, prefix.length);
       }
       groups++;
       rows += group.newRows;

@@ -1,3 +1,4 @@
+import { isText } from '../state/copy-text.js';
 import { ByteWriter } from '../sinks/byte-writer.js';
 
 const TAB = 9;
@@ -23,11 +24,22 @@ export class RowsWriter extends ByteWriter {
     super(1024);
   }
 
-  /** Adds a row of COPY text that begins at `start`, and ends where the line does. */
-  addCopyText(line: Buffer, start: number): void {
+  /** Adds the row of COPY text that begins at `start` and ends where the line does; false if it is none. */
+  addCopyText(line: Buffer, start: number): boolean {
+    const stateKey = line.indexOf(TAB, start) + 1;
+    const event = line.indexOf(TAB, stateKey) + 1;
+    const isRow =
+      stateKey > 0 &&
+      event > stateKey &&
+      line.indexOf(TAB, event) < 0 &&
+      isText(line, start, stateKey - 1) &&
+      isText(line, stateKey, event - 1) &&
+      isText(line, event, line.length);
+    if (!isRow) return false;
     this.reserve(line.length - start + 1);
     this.end += line.copy(this.bytes, this.end, start);
     this.bytes[this.end++] = LINE_FEED;
+    return true;
   }
 
   /** Adds a row of three fields of COPY text. */

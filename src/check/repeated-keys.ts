@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { decodedField } from '../state/copy-text.js';
+import { InputError } from '../errors.js';
+import { decodedField, isText } from '../state/copy-text.js';
 import { FieldHash } from '../state/field-hash.js';
 import { grown } from '../state/grown.js';
 import type { Example, Findings } from './findings.js';
@@ -32,12 +33,25 @@ export class RepeatedKeys {
     this.#seedLow = seed.readInt32LE(4);
   }
 
-  /** Looks at the line of `state_groups_state` in bytes `start` to `end`, which is the group's. */
+  /**
+   * Looks at the line of `state_groups_state` in bytes `start` to `end`, which is the group's.
+   *
+   * @throws InputError if no text can stand so in one of its fields
+   */
   add(group: number, bytes: Buffer, view: DataView, start: number, end: number): void {
     if (group !== this.#group) this.#begin(group);
     const type = bytes.indexOf(TAB, bytes.indexOf(TAB, start) + 1) + 1;
     const stateKey = bytes.indexOf(TAB, type) + 1;
     const event = bytes.indexOf(TAB, stateKey) + 1;
+    if (
+      !isText(bytes, type, stateKey - 1) ||
+      !isText(bytes, stateKey, event - 1) ||
+      !isText(bytes, event, end)
+    ) {
+      throw new InputError(
+        `A row of state group ${group} has a NULL (\\N) or a field that ends with a backslash, as no row of state_groups_state can.`,
+      );
+    }
     const hash = this.#hash;
     hash.updateField(bytes, view, type, stateKey - 1, this.#seedHigh, this.#seedLow);
     hash.updateField(bytes, view, stateKey, event - 1, hash.high, hash.low);

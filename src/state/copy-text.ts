@@ -147,6 +147,13 @@ export function isNull(from: Uint8Array, start: number, end: number): boolean {
   return end - start === 2 && from[start] === BACKSLASH && from[start + 1] === 78;
 }
 
+/** Whether the field in bytes `start` to `end` stands for a text: it is no NULL, and ends in no half of an escape. */
+export function isText(from: Uint8Array, start: number, end: number): boolean {
+  let backslashes = 0;
+  while (end - backslashes > start && from[end - backslashes - 1] === BACKSLASH) backslashes++;
+  return backslashes % 2 === 0 && !isNull(from, start, end);
+}
+
 /** Whether bytes `start` to `end` hold a byte that the canonical spelling would write differently. */
 export function needsCare(from: Uint8Array, start: number, end: number): boolean {
   for (let i = start; i < end; i++) {

@@ -86,7 +86,10 @@ export class DumpReader {
   async nextBlock(): Promise<DumpBlock | undefined> {
     do {
       // Rows of other tables, or of one that nobody read; a statement may follow at once.
-      if (this.#isInRows) await this.#skipRows();
+      if (this.#isInRows) {
+        await this.#skipRows();
+        await this.#refuseStrayRow();
+      }
       while (this.#bytes.length - this.#at <= LONGEST_BEGINNING && (await this.#more()));
       if (this.#begins(COPY)) {
         const block = await this.#copyStatement();
@@ -125,6 +128,7 @@ export class DumpReader {
     }
     this.#goTo(this.#at + END_OF_ROWS.length - 1);
     this.#isInRows = false;
+    await this.#refuseStrayRow();
   }
 
   async close(): Promise<void> {
@@ -178,6 +182,14 @@ export class DumpReader {
       throw this.#error(
         `says that the dump is in the encoding ${encoding}. Dump again with --encoding=UTF8`,
       );
+    }
+  }
+
+  /** Where the end of a table's rows stands too early, the others would be passed over: no statement begins as they do. */
+  async #refuseStrayRow(): Promise<void> {
+    while (this.#bytes.length - this.#at <= LONGEST_BEGINNING && (await this.#more()));
+    if (/^(\d+\t|\\\.\r?$)/.test(await this.#lineText())) {
+      throw this.#error("stands behind the end of a table's rows, as in no dump. Dump again");
     }
   }
 

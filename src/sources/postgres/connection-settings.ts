@@ -366,8 +366,9 @@ function defaultFile(name: string, env: NodeJS.ProcessEnv): string | undefined {
 
 /** Where a file of the user's would be; a user whom the system does not know may have none. */
 function homeFile(name: string, env: NodeJS.ProcessEnv): string | undefined {
+  const { HOME = '' } = env;
   try {
-    return join(env['HOME'] || userInfo().homedir, name);
+    return join(HOME === '' ? userInfo().homedir : HOME, name);
   } catch {
     return undefined;
   }
