@@ -1,7 +1,7 @@
 /**
- * Inputs that are damaged in every way. Each property runs for two seconds, or on new inputs for as many as
- * FUZZ_SECONDS says: `FUZZ_SECONDS=60 npm test test/fuzz-inputs.test.ts`. A failure prints the seed and
- * path with which fast-check finds it again.
+ * Inputs that are damaged in every way. Each property runs on the same inputs, or on new ones for as many
+ * seconds as FUZZ_SECONDS says: `FUZZ_SECONDS=60 npm test -- test/fuzz-inputs.test.ts`. A failure prints the
+ * seed and path with which fast-check finds it again.
  */
 import assert from 'node:assert/strict';
 import { isUtf8 } from 'node:buffer';
@@ -23,9 +23,8 @@ import { BINARY_HEADER, COLUMNS, copyText, dump, FORMATS } from './support/expor
 import type { Format, Row, Table, Tables } from './support/export-formats.js';
 import { STATE_TABLES, temporaryFolder } from './support/fixtures.js';
 import { cut, decoded, lengths } from './support/naive-copy-text.js';
+import { limits } from './support/property-seeds.js';
 
-const seconds = Number(process.env.FUZZ_SECONDS ?? 2);
-const LIMITS = { numRuns: Number.MAX_SAFE_INTEGER, interruptAfterTimeLimit: seconds * 1000 };
 /** What takes as long as this hangs. */
 const HANG = 20_000;
 
@@ -132,7 +131,7 @@ function damagedFormat(
           check(lines, bytes, table);
         }
       }),
-      LIMITS,
+      limits(3000),
     );
     assert.ok(intact > 0 && refused > 0);
   });
@@ -235,7 +234,7 @@ test('binary data and a JSON array that are cut off are refused', async () => {
         assert.equal(lines, undefined, `${part.length} bytes of ${bytes.length}`);
       }
     }),
-    LIMITS,
+    limits(3000),
   );
 });
 
@@ -273,7 +272,7 @@ test('no damaged dump is read as something else', async () => {
       assert.deepEqual(found, expected);
       if (found.length === 3) complete++;
     }),
-    LIMITS,
+    limits(3000),
   );
   assert.ok(complete > 0 && refused > 0);
 });
@@ -351,7 +350,7 @@ test('no input ends a run in another way than with a result or a sentence', asyn
         refused++;
       }
     }),
-    { ...LIMITS, plugins: [fc.timeout(HANG)] },
+    { ...limits(300), plugins: [fc.timeout(HANG)] },
   );
   assert.ok(finished > 0 && refused > 0);
 });

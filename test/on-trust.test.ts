@@ -13,12 +13,11 @@ import { InputError } from '../src/errors.js';
 import { openFilesSource } from '../src/sources/files/files-source.js';
 import { STATE_TABLES, temporaryFolder } from './support/fixtures.js';
 import { memoryOutput } from './support/memory-output.js';
+import { limits } from './support/property-seeds.js';
 import { runCli } from './support/run-cli.js';
 
 const ROOM = '!a:example.org';
 const OTHER = '!b:example.org';
-const seconds = Number(process.env.FUZZ_SECONDS ?? 2);
-const LIMITS = { numRuns: Number.MAX_SAFE_INTEGER, interruptAfterTimeLimit: seconds * 1000 };
 
 const lines = (rows: readonly (readonly (string | number)[])[]): string =>
   rows.map((row) => `${row.join('\t')}\n`).join('');
@@ -111,7 +110,7 @@ test('on trust, rows that are not as they should be are refused, and others read
       if ('changes' in trusting) assert.deepEqual(trusting, careful);
       else assert.notEqual(damage, 'nothing');
     }),
-    LIMITS,
+    limits(100),
   );
   assert.deepEqual(readdirSync(folder), ['tables']);
 });
