@@ -303,6 +303,7 @@ test('what one room alone can have is refused, and nothing worth it is said', as
     assert.match(stderr, /is about one room, and --all-rooms is given/);
   }
   const output = join(await temporaryFolder(t), 'out.sql');
+  await writeFile(output, 'earlier');
   const args = ['-i', fixture('synapse'), '--all-rooms', '-o', output, '--stats-file', '-'];
   const { code, stdout } = await runCli([...args, '-m', '20000']);
   assert.equal(code, 0);

@@ -16,8 +16,12 @@ import { runCli } from './support/run-cli.js';
 const SMALL = '!MlmO6RiERMEwPQNvXSAjqHDDQP-s6jpT6UOy23RaJOY';
 
 /** The changes that give groups of a room the encodings that they have in another. */
-async function* changesTo(room: Room, ids: readonly number[]): AsyncGenerator<RoomChange> {
-  yield changeOf('!other:example.org', { id: 1, predecessors: [], rows: [['a\t', '$1']] });
+async function* changesTo(
+  room: Room,
+  ids: readonly number[],
+  otherId = 2 ** 50,
+): AsyncGenerator<RoomChange> {
+  yield changeOf('!other:example.org', { id: otherId, predecessors: [], rows: [['a\t', '$1']] });
   for (const id of ids)
     yield changeOf(
       ROOM,
@@ -127,7 +131,7 @@ test('where another room that is read through is changed too, that is told', asy
   const form = { columns: 'with-room', lengths: [100] } as const;
   const [before, after] = await withChanges(
     sourceOf(groups, form),
-    changesTo(groups, [2]),
+    changesTo(groups, [2], 1),
     settings,
   );
   const { compared, difference } = await compareRooms({ before, after });
@@ -135,6 +139,8 @@ test('where another room that is read through is changed too, that is told', asy
   assert.deepEqual(before.warnings, [
     "Groups of this room are stored on groups of room '!other:example.org', which are changed as well and were taken as they are stored: verify that room too.",
   ]);
+  const mistaken = withChanges(sourceOf(groups, form), changesTo(groups, [], 2), settings);
+  await assert.rejects(mistaken, /State group 2 is changed as one of room '!other:example.org'/);
 });
 
 const FORMS = [

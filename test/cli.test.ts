@@ -265,12 +265,17 @@ test('too few saved rows: the words of the old tool, and no changes, also where 
       result.stderr,
       /^Only 95 rows would be saved by this compression. Skipping output.$/m,
     );
-    assert.ok(result.stderr.includes(`${file} has no changes in it.`));
+    assert.ok(
+      result.stderr.includes(`${file} was of an earlier run and has no changes in it now.`),
+    );
     assert.equal(await readFile(file, 'utf8'), format === 'jsonl' ? '' : `${NO_CHANGES}\n`);
     assert.deepEqual(await left(), [basename(file)]);
     const piped = await runCli([...args, '-o', '-', '--format', format]);
     assert.equal(piped.stdout, await readFile(file, 'utf8'));
   }
+  const first = await runCli([...args, '-o', `${file}.first`]);
+  assert.equal(first.code, 0);
+  assert.deepEqual(await left(), [basename(file)]);
 });
 
 test('a chain that is stored too long is shortened where that is asked for, also if it costs rows', async (t) => {

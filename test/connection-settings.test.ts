@@ -129,7 +129,7 @@ test('what a connection string leaves open is taken from the environment', () =>
 
 test('the password file is in the home folder, of the user where no variable says it', () => {
   assertParsed('host=db', { HOME: '/home/ann' }, { passwordFile: '/home/ann/.pgpass' });
-  assertParsed('passfile=/x', { PGPASSFILE: '/y' }, { passwordFile: '/x' });
+  assertParsed('host=db', { PGPASSFILE: '/y' }, { passwordFile: '/y' });
   const { homedir } = userInfo();
   assertParsed('host=db', { HOME: '' }, { passwordFile: join(homedir, '.pgpass') });
 });

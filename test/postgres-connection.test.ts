@@ -166,7 +166,7 @@ test('a missing password is looked up in the password file, for TCP and for sock
     { mode: 0o600 },
   );
   for (const parameters of [{}, { host: socketDirectory, user: 'secretive' }]) {
-    const client = await connected({ ...parameters, password: '', passfile: file });
+    const client = await connected({ ...parameters, password: '' }, { PGPASSFILE: file });
     await client.end();
   }
 });

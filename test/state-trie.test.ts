@@ -150,6 +150,21 @@ const step = fc.record({
 });
 
 describe('live states', () => {
+  it('lets states that are one stay one when it gets deeper', () => {
+    const twins = new Twins();
+    twins.know(16);
+    twins.grow(undefined, [[3, 1]]);
+    const [{ state }] = twins.live;
+    const same = twins.states.create(1, state);
+    twins.know(17);
+    twins.grow(undefined, [[16, 1]]);
+    assert.equal(twins.states.root[same], twins.states.root[state]);
+    twins.states.apply(same, Int32Array.of(twins.entry(3, 2)), 1);
+    const { states } = twins;
+    assert.equal(states.get(state, 3), twins.entry(3, 1));
+    assert.equal(states.get(same, 3), twins.entry(3, 2));
+  });
+
   it('are what a naive model says, and give back all they hold', () => {
     fc.assert(
       fc.property(fc.array(step, { maxLength: 40, size: 'max' }), (steps) => {

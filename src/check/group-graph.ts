@@ -10,7 +10,7 @@ const OWN_ANCESTOR = 4;
 const ENDLESS = -1;
 
 /**
- * The state groups, with those that only edges name, and the edges between them: 18 bytes a group, 4 more
+ * The state groups, with those that only edges name, and the edges between them: 18 bytes a group, 8 more
  * while chains are measured and 20 more while cycles are looked for. An index stands for a group.
  */
 export class GroupGraph {
@@ -144,7 +144,7 @@ export class GroupGraph {
     return lengths;
   }
 
-  /** The first predecessor whose chain is not known; none of the group's edges is looked at twice. */
+  /** The first predecessor whose chain is not known; the edges before it are not looked at again. */
   #firstPending(group: number, lengths: Int32Array, known: Int32Array): number | undefined {
     const degree = this.#edges.degree(group);
     for (; known[group] < degree; known[group]++) {

@@ -15,15 +15,20 @@ export class Commit {
   readonly output: OpenOutput | undefined;
   /** Whether all was applied. */
   isApplied = false;
+  /** Where all changes are, once they are being applied; undefined if not in a named file. */
+  keptIn: string | undefined;
+  readonly #file: string | undefined;
   readonly #changes: () => AsyncIterable<RoomChange>;
   readonly #rewriter: Rewriter;
 
   private constructor(
     rewriter: Rewriter,
+    file: string | undefined,
     output: OpenOutput | undefined,
     changes: () => AsyncIterable<RoomChange>,
   ) {
     this.#rewriter = rewriter;
+    this.#file = file;
     this.output = output;
     this.#changes = changes;
   }
@@ -42,11 +47,11 @@ export class Commit {
   ): Promise<Commit> {
     const rewriter = await openRewriter(dsn, status, signal);
     if (file !== undefined) {
-      return new Commit(rewriter, undefined, () => readChanges(new FileInput(file, signal)));
+      return new Commit(rewriter, file, undefined, () => readChanges(new FileInput(file, signal)));
     }
     try {
       const spool = await ChangeSpool.create(tmpdir);
-      return new Commit(rewriter, outputOf(spool), () => spool.read());
+      return new Commit(rewriter, undefined, outputOf(spool), () => spool.read());
     } catch (error) {
       await rewriter.close();
       throw error;
@@ -60,6 +65,7 @@ export class Commit {
     status: StatusLine,
     interruption: Interruption,
   ): Promise<object> {
+    this.keptIn = this.#file;
     status.say('Applying the changes...');
     const figures = await applyAndReport(
       {
@@ -86,6 +92,7 @@ function outputOf(spool: ChangeSpool): OpenOutput {
     name: 'the database',
     isFile: false,
     sentBytes: 0,
+    isCutOff: false,
     get bytes() {
       return spool.bytes;
     },

@@ -97,14 +97,13 @@ async function runOnce(
     await figures?.keep();
     throwIfFailed(result);
   } catch (error) {
-    if (error instanceof InterruptedError) throw error;
-    const left = written ? 'The changes are complete.' : whatIsLeft(changes, commit, error);
-    if (interruption.by !== undefined) {
+    if (error instanceof InterruptedError && commit?.keptIn === undefined) throw error;
+    const left = written ? 'The changes are complete.' : whatIsLeft(changes, commit);
+    if (interruption.by !== undefined && !(error instanceof InterruptedError)) {
       throw new InterruptedError(interruption.by, left, { cause: error });
     }
-    if (changes !== undefined && changes.sentBytes > 0 && !isClosedPipe(error)) {
-      status.say(left);
-    }
+    const isSent = changes !== undefined && changes.sentBytes > 0 && !isClosedPipe(error);
+    if (isSent || commit?.keptIn !== undefined) status.say(left);
     throw error;
   } finally {
     status.clear();
@@ -278,22 +277,20 @@ async function leaveNoChanges(
         'they are held back until it is known.',
     );
   }
-  await writeNoChanges(command, spool);
-  if (changes.isFile && command.format !== 'tables') {
-    status.say(`${changes.name} has no changes in it.`);
+  if ((await writeNoChanges(command, spool)) && changes.isFile) {
+    status.say(`${changes.name} was of an earlier run and has no changes in it now.`);
   }
 }
 
-function whatIsLeft(
-  changes: OpenOutput | undefined,
-  commit: Commit | undefined,
-  error: unknown,
-): string {
+function whatIsLeft(changes: OpenOutput | undefined, commit: Commit | undefined): string {
   if (commit?.isApplied === true) return ALL_IS_APPLIED;
+  if (commit?.keptIn !== undefined) {
+    return `All changes are in ${commit.keptIn}: apply it to go on.`;
+  }
   if (changes === undefined || changes.sentBytes === 0) {
     return 'Nothing was written.';
   }
-  if (error instanceof OutputError) {
+  if (changes.isCutOff) {
     return `A part of the changes had gone to ${changes.name} already, and is cut off there: do not apply it.`;
   }
   const size = readableSize(changes.sentBytes);

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { finished } from 'node:stream/promises';
 import { NO_CHANGES } from '../sinks/no-changes.js';
 import type { StoredTables } from '../sources/stored-tables.js';
@@ -53,22 +54,28 @@ async function openOutput(
 }
 
 /**
- * Writes in the place of changes that there are none: nothing is what JSON has for that, and for `tables` no
- * folder is.
+ * Says in the place of changes that there are none, on standard output or where a file is of an earlier run;
+ * gives whether it did. Nothing is what JSON has for that, and for `tables` no folder is.
  *
  * @throws OutputError
  */
 export async function writeNoChanges(
   { output, format, unbuffered }: CompressCommand,
-  spool: SpoolSettings,
-): Promise<void> {
-  if (output === undefined || format === 'tables') return;
+  spool: Required<SpoolSettings>,
+): Promise<boolean> {
+  if (output === undefined || format === 'tables') return false;
+  if (output !== '-' && !existsSync(output)) return false;
   const changes = await openOutput(output, unbuffered, spool);
+  // As for the changes themselves, whose hidden file a second signal may leave no time to remove.
+  const discard = (): void => void changes.discard();
+  process.once('exit', discard);
   try {
     changes.stream.end(format === 'jsonl' ? '' : `${NO_CHANGES}\n`);
-    await finished(changes.stream);
+    await finished(changes.stream, { signal: spool.signal });
     await changes.keep();
   } finally {
+    process.off('exit', discard);
     await changes.discard();
   }
+  return true;
 }

@@ -29,6 +29,10 @@ export function withSeparateValues(args: readonly string[], options: CommandOpti
   };
 
   for (const arg of rest) {
+    if (arg === '--') {
+      separate.push(arg, ...rest);
+      break;
+    }
     const [, long, joined] = /^--([^=]+)(.*)$/s.exec(arg) ?? [];
     if (long !== undefined) {
       const name = optionOf(long, options);
@@ -40,6 +44,9 @@ export function withSeparateValues(args: readonly string[], options: CommandOpti
     if (letters === undefined) separate.push(arg);
     while (letters) {
       const name = optionOf(letters[0], options);
+      if (name === undefined && !/[a-zA-Z]/.test(letters[0])) {
+        throw new UsageError(`There is no option -${letters[0]}.`);
+      }
       if (name === undefined) separate.push(`-${letters}`);
       letters = name === undefined ? '' : take(name, letters.slice(1));
     }

@@ -84,7 +84,6 @@ ${comment(header)}
 \\set ON_ERROR_STOP on
 BEGIN;
 SET client_encoding = 'UTF8';
-SET statement_timeout = '10min';
 ${DEFINE_REWRITING}${DEFINE_GIVING_WAY}
 ${COUNTS.map((count) => `SET ${count} = '0';\n`).join('')}SET client_min_messages = 'notice';
 COMMIT;

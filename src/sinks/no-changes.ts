@@ -2,4 +2,4 @@
  * The line that stands where SQL would, if no changes are worth it: psql takes it for a comment, and `apply`
  * for no changes. So whoever applies a file after each run applies no earlier one again.
  */
-export const NO_CHANGES = '-- No changes by synapse_compress_state: none are worth it.';
+export const NO_CHANGES = '-- No changes by synapse_compress_state.';

@@ -42,6 +42,8 @@ export class FileWriter extends Writable {
 /** Passes bytes on to a stream that may outlive it, counts, and says in a sentence what went wrong. */
 export class StreamWriter extends Writable {
   bytes = 0;
+  /** Whether what was sent may end anywhere. */
+  isCutOff = false;
   readonly #name: string;
   readonly #target: Writable;
   readonly #end: boolean;
@@ -79,6 +81,7 @@ export class StreamWriter extends Writable {
   }
 
   #explained(error: unknown): OutputError {
+    this.isCutOff = true;
     return outputError(this.#name, error, 'Free some, or write to another place.');
   }
 }

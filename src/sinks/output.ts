@@ -22,7 +22,10 @@ import { codeOf, OutputError } from '../errors.js';
 import { outputError } from '../output-error.js';
 import { FileWriter, PIECE, StreamWriter } from './output-writer.js';
 
-/** Where the changes go. Nothing of it may be seen under its final name before `keep()` resolved. */
+/**
+ * Where the changes go. Nothing of it may be seen under its final name before `keep()` resolved; but a file
+ * that can't be replaced is filled during it.
+ */
 export interface Output {
   readonly stream: Writable;
   /** Bytes that `stream` has stored or sent. */
@@ -43,6 +46,8 @@ export interface OpenOutput extends Output {
   readonly bytes: number;
   /** Bytes that a reader may have taken already; `discard()` cannot take them back. */
   readonly sentBytes: number;
+  /** Whether these may end anywhere, because not even a line could be sent that makes psql roll back. */
+  readonly isCutOff: boolean;
 }
 
 export interface SpoolSettings {
@@ -105,6 +110,9 @@ export function openStreamedOutput(target: Writable, name: string): OpenOutput {
     get sentBytes() {
       return writer.bytes;
     },
+    get isCutOff() {
+      return writer.isCutOff;
+    },
     async keep() {
       done = true;
     },
@@ -148,6 +156,7 @@ async function openHiddenFile(path: string, existing: Stats | undefined): Promis
       return writer.bytes;
     },
     sentBytes: 0,
+    isCutOff: false,
     async keep() {
       try {
         if (existing !== undefined) {
@@ -201,6 +210,9 @@ async function openSpool(
     get sentBytes() {
       return writer?.bytes ?? 0;
     },
+    get isCutOff() {
+      return writer?.isCutOff ?? false;
+    },
     async keep() {
       writer = new StreamWriter(name, ...(await openTarget()));
       const copy = handle.createReadStream({ start: 0, autoClose: false, highWaterMark: PIECE });
@@ -226,12 +238,19 @@ async function replace(target: string, hidden: string): Promise<void> {
   } catch (error) {
     if (codeOf(error) !== 'EBUSY') throw error;
     // A file that is mounted by itself, as into a container, can't be replaced, but be filled anew.
-    await copyFile(hidden, target).catch(async (reason: unknown) => {
-      await truncate(target);
+    await fill(target, hidden).catch(async (reason: unknown) => {
+      await truncate(target).catch(() => {});
       throw reason;
     });
     rmSync(hidden);
   }
+}
+
+async function fill(target: string, hidden: string): Promise<void> {
+  await copyFile(hidden, target);
+  const handle = await open(target, 'r+');
+  await handle.sync();
+  await handle.close();
 }
 
 /** What an output is called until it appears under its name. */

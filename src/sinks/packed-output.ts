@@ -59,6 +59,9 @@ export async function packedOutput(output: OpenOutput, packing: Packing): Promis
     get sentBytes() {
       return output.sentBytes;
     },
+    get isCutOff() {
+      return output.isCutOff;
+    },
     keep: () => output.keep(),
     discard() {
       stream.destroy();

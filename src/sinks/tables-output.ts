@@ -59,6 +59,7 @@ export async function openTablesOutput(
       return bytes;
     },
     sentBytes: 0,
+    isCutOff: false,
     async keep() {
       try {
         const tables = new NewTables(hidden, spool, stored(), signal);

@@ -40,14 +40,26 @@ export class StateTrie {
     return WIDTH ** (this.#height + 1);
   }
 
-  /** Adds a level, so that `capacity` grows; each live root becomes the first child of a new one. */
+  /**
+   * Adds a level, so that `capacity` grows; each live root becomes the first child of a new one. States that
+   * have one root still have one.
+   */
   deepen(roots: Int32Array, length: number): void {
     this.#height++;
+    const above = new Map<number, number>();
     for (let i = 0; i < length; i++) {
       const root = roots[i];
       if (root === EMPTY) continue;
+      const known = above.get(root);
+      if (known !== undefined) {
+        this.#holders[known]++;
+        this.#holders[root]--;
+        roots[i] = known;
+        continue;
+      }
       const node = this.#allocate();
       this.#nodes[node * WIDTH] = root;
+      above.set(root, node);
       roots[i] = node;
     }
   }

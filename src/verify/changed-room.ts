@@ -84,17 +84,26 @@ export async function withChanges(
 /** Changes of other rooms than the source's, which are not laid over it. */
 class OtherRooms {
   changes = 0;
-  readonly #ids: Float64Array;
+  readonly #source: RoomSource;
   /** Rooms with changes of groups that groups of the source's room are stored on. */
   readonly #readThrough = new Set<string>();
 
-  constructor({ groups }: RoomSource) {
-    this.#ids = groups.ids;
+  constructor(source: RoomSource) {
+    this.#source = source;
   }
 
+  /** @throws StatesDifferError if the group is one of the source's room */
   add(room: string, stateGroup: number): void {
     this.changes++;
-    if (indexOfId(this.#ids, stateGroup) >= 0) this.#readThrough.add(room);
+    const { groups } = this.#source;
+    const index = indexOfId(groups.ids, stateGroup);
+    if (index < 0) return;
+    if (isInRange(groups.flags[index])) {
+      throw new StatesDifferError(
+        `State group ${stateGroup} is changed as one of room '${room}', and is of room '${this.#source.room}'.`,
+      );
+    }
+    this.#readThrough.add(room);
   }
 
   get warnings(): string[] {

@@ -46,7 +46,6 @@ const VARIABLES = {
   dbname: 'PGDATABASE',
   user: 'PGUSER',
   password: 'PGPASSWORD',
-  passfile: 'PGPASSFILE',
   sslmode: 'PGSSLMODE',
   sslrootcert: 'PGSSLROOTCERT',
   sslcert: 'PGSSLCERT',
@@ -149,7 +148,8 @@ export function parseConnection(
   }
   const user = value('user') ?? systemUser();
   const password = value('password');
-  const passwordFile = value('passfile') ?? homeFile('.pgpass', env);
+  const { PGPASSFILE = '' } = env;
+  const passwordFile = PGPASSFILE === '' ? homeFile('.pgpass', env) : PGPASSFILE;
   const options = value('options');
   return {
     host: value('host') ?? defaultHost(port),
