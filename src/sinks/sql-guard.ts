@@ -30,8 +30,9 @@ DECLARE
     outcome text := 'synapse_compress_state.rewritten';
 BEGIN
     BEGIN
+        -- So said, the room's index is no way to them, which the planner takes where rooms are small as a rule.
         PERFORM FROM state_groups
-        WHERE id IN (group_id, new_predecessor) AND room_id = room
+        WHERE id IN (group_id, new_predecessor) AND (room_id = room) IS TRUE
         ORDER BY id FOR NO KEY UPDATE;
         GET DIAGNOSTICS locked_groups = ROW_COUNT;
         -- Before 1.124 there is no such table, and a statement that is not reached is not looked at.

@@ -64,5 +64,5 @@ function withOutside(room: string): string {
 }
 
 function isOutside(id: string, room: string): string {
-  return `NOT EXISTS (SELECT FROM state_groups AS s WHERE s.id = ${id} AND s.room_id = ${room})`;
+  return `NOT EXISTS (SELECT FROM state_groups AS s WHERE s.id = ${id} AND (s.room_id = ${room}) IS TRUE)`;
 }

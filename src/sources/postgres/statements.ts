@@ -139,7 +139,7 @@ export function rowsStatement(
 
 const IS_IN_RANGE = `EXISTS (
         SELECT FROM state_groups AS g
-        WHERE g.id = next.id AND g.room_id = $2 AND g.id > $3 AND g.id <= $4
+        WHERE g.id = next.id AND (g.room_id = $2) IS TRUE AND g.id > $3 AND g.id <= $4
       )`;
 
 /** A group's id, whether it is of the room (null if there is no such group), and its predecessors. */
@@ -150,15 +150,16 @@ const HEADER = `id, (SELECT room_id = $2 FROM state_groups AS g WHERE g.id = fou
  * The headers of groups ($1), and of what is found from them along the edges, but in range (room $2, above
  * $3, up to $4), each once.
  *
- * UNION drops what was found before, so a cycle ends.
+ * UNION drops what was found before, so a cycle ends. OFFSET keeps the planner from looking first at which of all
+ * edges lead into the range.
  */
 const walk = (from: EdgeEnd, to: EdgeEnd): string => `
   WITH RECURSIVE found (id) AS (
     SELECT unnest($1::bigint[])
     UNION
-    SELECT next.id FROM found
-      JOIN state_group_edges AS e ON e.${from} = found.id
-      CROSS JOIN LATERAL (SELECT e.${to}) AS next (id)
+    SELECT next.id FROM found CROSS JOIN LATERAL (
+      SELECT e.${to} FROM state_group_edges AS e WHERE e.${from} = found.id OFFSET 0
+    ) AS next (id)
     WHERE NOT ${IS_IN_RANGE}
   )
   SELECT ${HEADER} FROM found`;
