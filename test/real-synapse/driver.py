@@ -141,7 +141,7 @@ class Synapse:
         gave_up = False
         try:
             self.pool.new_transaction(connection, "test", [], [], [], run)
-        except psycopg2.errors.SerializationFailure:
+        except (psycopg2.errors.SerializationFailure, psycopg2.errors.DeadlockDetected):
             gave_up = True
         finally:
             here.gate = None
