@@ -13,7 +13,7 @@ import {
   saveLowestUncompressed,
 } from './bookkeeping.js';
 import { RoomCompressor } from './room-compressor.js';
-import { readEstimates } from './room-estimates.js';
+import { readEstimates, unknownRoom } from './room-estimates.js';
 import type { RoomEstimate } from './room-estimates.js';
 
 /** A room that adaptive has compressed is taken up again when this part of its rows can be saved. */
@@ -165,8 +165,7 @@ class AutoCompressor {
   }
 
   #warnOfUnknown(room: string): void {
-    const sentence = `Room '${room}' has no state groups in this database.`;
-    this.#settings.log('warning', sentence, { room });
+    this.#settings.log('warning', unknownRoom(room), { room });
   }
 
   /** Whether there may be more of the room to compress. */

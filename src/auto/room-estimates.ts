@@ -166,3 +166,8 @@ function estimateOf(row: EstimateRow): RoomEstimate {
 function savedOf(rows: number): number {
   return rows === 0 ? 0 : rows * Math.exp(-CHANGES_INSTEAD / rows);
 }
+
+/** Said of a room that is asked for by name. */
+export function unknownRoom(room: string): string {
+  return `Room '${room}' has no state groups in this database.`;
+}

@@ -97,7 +97,6 @@ async function runOnce(
     await figures?.keep();
     throwIfFailed(result);
   } catch (error) {
-    if (error instanceof InterruptedError && commit?.keptIn === undefined) throw error;
     const left = written ? 'The changes are complete.' : whatIsLeft(changes, commit);
     if (interruption.by !== undefined && !(error instanceof InterruptedError)) {
       throw new InterruptedError(interruption.by, left, { cause: error });

@@ -76,13 +76,12 @@ export async function runRoomsCommand(
   const { dsn, rooms, exact, json } = command;
   const { signal } = interruption;
   try {
-    const { readEstimates } = await import('../auto/room-estimates.js');
+    const { readEstimates, unknownRoom } = await import('../auto/room-estimates.js');
     const estimates = await readEstimates({ dsn, env: process.env, rooms, signal });
     for (const room of rooms) {
       if (estimates.rooms.some((estimate) => estimate.room === room)) continue;
-      const sentence = `Room '${room}' has no state groups in this database.`;
-      if (rooms.length === 1) throw new RoomNotFoundError(sentence);
-      status.say(`Warning: ${sentence}`);
+      if (rooms.length === 1) throw new RoomNotFoundError(unknownRoom(room));
+      status.say(`Warning: ${unknownRoom(room)}`);
     }
     const listed = exact
       ? await exactly(dsn, estimates.rooms, status, signal)

@@ -44,11 +44,14 @@ export function withSeparateValues(args: readonly string[], options: CommandOpti
     if (letters === undefined) separate.push(arg);
     while (letters) {
       const name = optionOf(letters[0], options);
-      if (name === undefined && !/[a-zA-Z]/.test(letters[0])) {
-        throw new UsageError(`There is no option -${letters[0]}.`);
+      if (name === undefined) {
+        if (!/[a-zA-Z]/.test(letters[0])) {
+          throw new UsageError(`There is no option -${letters[0]}.`);
+        }
+        separate.push(`-${letters}`);
+        break;
       }
-      if (name === undefined) separate.push(`-${letters}`);
-      letters = name === undefined ? '' : take(name, letters.slice(1));
+      letters = take(name, letters.slice(1));
     }
   }
   return separate;

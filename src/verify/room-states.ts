@@ -102,9 +102,8 @@ export class RoomStates {
   /** Puts a group's rows into the states of those that are gathered and read through it. */
   #gather(group: number, { entries, length }: GroupEntries): void {
     const { states } = this.#shared;
-    const { trie } = states;
     // States that are one until now stay one: what many groups read through is there once.
-    const after = new Map<number, { readonly root: number; readonly size: number }>();
+    const firstOf = new Map<number, number>();
     for (const reader of this.#ancestries.of(group)) {
       let gathering = this.#gathering.get(reader);
       if (gathering === undefined) {
@@ -114,20 +113,20 @@ export class RoomStates {
       }
       const { state } = gathering;
       const root = states.root[state];
-      const known = after.get(root);
-      if (known === undefined) {
+      const first = firstOf.get(root);
+      if (first === undefined) {
         states.apply(state, entries, length);
-        after.set(root, { root: trie.hold(states.root[state]), size: states.size[state] });
+        states.hold(state);
+        firstOf.set(root, state);
       } else {
-        trie.release(root);
-        states.root[state] = trie.hold(known.root);
-        states.size[state] = known.size;
+        this.#shared.unite(first, state);
+        states.size[state] = states.size[first];
       }
       if (--gathering.left > 0) continue;
       this.#gathering.delete(reader);
       this.#complete(reader, state);
     }
-    for (const { root } of after.values()) trie.release(root);
+    for (const first of firstOf.values()) states.release(first);
   }
 
   #complete(group: number, state: number): void {
