@@ -1,11 +1,10 @@
 import { readFile, stat } from 'node:fs/promises';
-import { finished } from 'node:stream/promises';
 import { nothingDone } from '../auto/auto-settings.js';
 import type { AutoSettings, AutoSummary } from '../auto/auto-settings.js';
 import { metricsText } from '../auto/metrics.js';
 import { RoomsFailedError, UsageError } from '../errors.js';
 import { counted } from '../report/counted.js';
-import { openFileOutput } from '../sinks/output.js';
+import { endWith, openFileOutput } from '../sinks/output.js';
 import { APPLY_OPTIONS, applyOptionsOf } from './apply-options.js';
 import { Arguments, readArguments } from './arguments.js';
 import type { Answer } from './arguments.js';
@@ -305,8 +304,7 @@ async function writeMetrics(
   const before = isFile ? await readFile(path, 'utf8') : '';
   const output = await openFileOutput(path, { tmpdir });
   try {
-    output.stream.end(metricsText(summary, { exitCode, ended: new Date(), before }));
-    await finished(output.stream);
+    await endWith(output, metricsText(summary, { exitCode, ended: new Date(), before }));
     await output.keep();
   } finally {
     await output.discard();

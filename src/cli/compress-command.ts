@@ -1,4 +1,3 @@
-import { finished } from 'node:stream/promises';
 import { compressRooms } from '../compress-rooms.js';
 import { compressRoom } from '../compress.js';
 import { ChangedInputError, InputError, OutputError, UsageError } from '../errors.js';
@@ -9,6 +8,7 @@ import { readableSize } from '../report/size.js';
 import type { Statistics } from '../report/statistics.js';
 import { roomLines, summaryLines, totalLines } from '../report/summary.js';
 import { GRAPH_FILES } from '../sinks/graphs.js';
+import { endWith } from '../sinks/output.js';
 import type { OpenOutput, SpoolSettings } from '../sinks/output.js';
 import { AdaptivePlanner } from '../planner/adaptive.js';
 import { LevelsPlanner } from '../planner/levels.js';
@@ -179,7 +179,7 @@ async function compressOne(run: Run, source: RoomSource): Promise<Statistics> {
   await leaveNoChanges(run, statistics);
   const applied = await apply(run, statistics);
   if (figures !== undefined) {
-    await endFigures(figures, `${JSON.stringify({ ...statistics, applied })}\n`);
+    await endWith(figures, `${JSON.stringify({ ...statistics, applied })}\n`);
   }
   return statistics;
 }
@@ -206,7 +206,7 @@ async function compressAll(run: Run, source: AllRooms): Promise<Totals> {
   if (figures !== undefined) {
     const rooms = totals.rooms === 0 ? before : '';
     const end = JSON.stringify({ totals, applied }).slice(1);
-    await endFigures(figures, `${rooms}\n],${end}\n`);
+    await endWith(figures, `${rooms}\n],${end}\n`);
   }
   return totals;
 }
@@ -247,11 +247,6 @@ function plannerOf({ strategy, range }: CompressCommand): Planner {
   // Groups at the end of a range are not the ones that Synapse goes on with.
   const partial = range.maxStateGroup !== undefined || range.groupsToCompress !== undefined;
   return new AdaptivePlanner({ ...(partial && { headroom: 0 }), ...strategy.settings });
-}
-
-async function endFigures(figures: OpenOutput, text: string): Promise<void> {
-  figures.stream.end(text);
-  await finished(figures.stream);
 }
 
 function write({ stream }: OpenOutput, text: string): Promise<void> {

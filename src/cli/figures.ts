@@ -1,5 +1,4 @@
-import { finished } from 'node:stream/promises';
-import { openFileOutput, openStreamedOutput } from '../sinks/output.js';
+import { endWith, openFileOutput, openStreamedOutput } from '../sinks/output.js';
 import type { OpenOutput } from '../sinks/output.js';
 import type { SpoolSettings } from '../sinks/output.js';
 
@@ -20,7 +19,6 @@ export async function openFigures(
 
 /** Writes all figures as a line of JSON. */
 export async function writeFigures(figures: object, output: OpenOutput): Promise<void> {
-  output.stream.end(`${JSON.stringify(figures)}\n`);
-  await finished(output.stream);
+  await endWith(output, `${JSON.stringify(figures)}\n`);
   await output.keep();
 }

@@ -1,8 +1,7 @@
 import { existsSync } from 'node:fs';
-import { finished } from 'node:stream/promises';
 import { NO_CHANGES } from '../sinks/no-changes.js';
 import type { StoredTables } from '../sources/stored-tables.js';
-import { openFileOutput, openSpooledOutput, openStreamedOutput } from '../sinks/output.js';
+import { endWith, openFileOutput, openSpooledOutput, openStreamedOutput } from '../sinks/output.js';
 import type { OpenOutput, SpoolSettings } from '../sinks/output.js';
 import { packedOutput, packingOfName } from '../sinks/packed-output.js';
 import { openTablesOutput } from '../sinks/tables-output.js';
@@ -70,8 +69,7 @@ export async function writeNoChanges(
   const discard = (): void => void changes.discard();
   process.once('exit', discard);
   try {
-    changes.stream.end(format === 'jsonl' ? '' : `${NO_CHANGES}\n`);
-    await finished(changes.stream, { signal: spool.signal });
+    await endWith(changes, format === 'jsonl' ? '' : `${NO_CHANGES}\n`, spool);
     await changes.keep();
   } finally {
     process.off('exit', discard);

@@ -1,5 +1,4 @@
-import { finished } from 'node:stream/promises';
-import { openStreamedOutput } from '../sinks/output.js';
+import { endWith, openStreamedOutput } from '../sinks/output.js';
 
 /**
  * Writes a command's result to standard output.
@@ -8,7 +7,6 @@ import { openStreamedOutput } from '../sinks/output.js';
  */
 export async function printResult(text: string): Promise<void> {
   const output = openStreamedOutput(process.stdout, 'standard output');
-  output.stream.end(text);
-  await finished(output.stream);
+  await endWith(output, text);
   await output.keep();
 }

@@ -16,7 +16,7 @@ import type { Stats } from 'node:fs';
 import { Socket } from 'node:net';
 import { basename, dirname, join, resolve } from 'node:path';
 import type { Writable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
+import { finished, pipeline } from 'node:stream/promises';
 import { setTimeout } from 'node:timers/promises';
 import { codeOf, OutputError } from '../errors.js';
 import { outputError } from '../output-error.js';
@@ -251,6 +251,16 @@ async function fill(target: string, hidden: string): Promise<void> {
   const handle = await open(target, 'r+');
   await handle.sync();
   await handle.close();
+}
+
+/** Writes the text, with which the output ends; resolves when it is stored or sent. */
+export async function endWith(
+  { stream }: Output,
+  text: string,
+  options: { readonly signal?: AbortSignal } = {},
+): Promise<void> {
+  stream.end(text);
+  await finished(stream, options);
 }
 
 /** What an output is called until it appears under its name. */
