@@ -510,6 +510,20 @@ describe('the server', () => {
   }
 });
 
+test('no group takes a walk over all edges where the index on predecessors is missing', async (t) => {
+  const db = await testDatabase(t);
+  await fill(db, 1, 2000);
+  await db.query('DROP INDEX state_group_edges_prev_idx');
+  const source = await withSource(t, db);
+  assert.equal(source.groups.length, 2000);
+  await buffer(source.rows());
+  await sessionsEnded(db);
+  const { rows } = await db.query<{ scans: string }>(
+    "SELECT seq_scan AS scans FROM pg_stat_user_tables WHERE relname = 'state_group_edges'",
+  );
+  assert.ok(Number(rows[0].scans) < 10, `${rows[0].scans} walks`);
+});
+
 test('the socket is not read while nobody reads the rows', async (t) => {
   const db = await testDatabase(t);
   await fill(db, 1, GROUPS);

@@ -3,7 +3,14 @@ import { DatabaseError } from '../../errors.js';
 import { closing, connect } from './connect.js';
 import { parseConnection } from './connection-settings.js';
 import { statementError, tablesMissing } from './database-errors.js';
-import { BEGIN, CHECK_TABLES, INDEXED_COLUMNS, SET_UP, WHEREABOUTS } from './statements.js';
+import {
+  BEGIN,
+  CHECK_TABLES,
+  DO_WITHOUT_INDEX,
+  INDEXED_COLUMNS,
+  SET_UP,
+  WHEREABOUTS,
+} from './statements.js';
 
 type Table = keyof typeof INDEXED_COLUMNS;
 
@@ -54,6 +61,7 @@ export async function openSnapshot<T>(
     const setUp = await client.query<{ time: string }>(SET_UP);
     const { rows } = await client.query<TableCheck>(CHECK_TABLES);
     await checkTables(client, rows);
+    await client.query(DO_WITHOUT_INDEX);
     return await begin({ client, time: new Date(Number(setUp.rows[0].time)), close });
   } catch (error) {
     await close();

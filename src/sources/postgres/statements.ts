@@ -61,6 +61,12 @@ export const SET_UP = `
   SELECT count(set_config(name, value, true)), (extract(epoch FROM now()) * 1000)::text AS time
   FROM ${knownSettings(SETTINGS)}`;
 
+/** Whether a table, of which `table` gives the oid, has an index that begins with a column and leads to all rows. */
+const hasIndex = (table: string, column: string): string => `EXISTS (
+      SELECT FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]
+      WHERE indrelid = ${table} AND attname = ${column} AND indisvalid AND indpred IS NULL
+    )`;
+
 /**
  * Of each table: whether search_path leads to it, whether it may be read, and whether it has an index
  * (a view may be anything) that begins with the column it is read by.
@@ -68,14 +74,20 @@ export const SET_UP = `
 export const CHECK_TABLES = `
   SELECT name, oid IS NOT NULL AS found,
     has_table_privilege(oid, 'SELECT') AS readable,
-    (SELECT relkind NOT IN ('r', 'p') FROM pg_class WHERE pg_class.oid = table_oid.oid) OR EXISTS (
-      SELECT FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]
-      WHERE indrelid = table_oid.oid AND attname = key AND indisvalid AND indpred IS NULL
-    ) AS indexed
+    (SELECT relkind NOT IN ('r', 'p') FROM pg_class WHERE pg_class.oid = table_oid.oid)
+      OR ${hasIndex('table_oid.oid', 'key')} AS indexed
   FROM (VALUES ${Object.entries(INDEXED_COLUMNS)
     .map(([name, [key]]) => `('${name}', '${key}')`)
     .join(', ')}) AS wanted (name, key),
     LATERAL (SELECT to_regclass(name)::oid AS oid) AS table_oid`;
+
+/**
+ * Has the edges that lead to groups joined by a hash where Synapse's index for them is missing, as in a copy it may:
+ * each group would take a walk over all edges else.
+ */
+export const DO_WITHOUT_INDEX = `
+  SELECT set_config('enable_hashjoin', 'on', true)
+  WHERE NOT ${hasIndex("to_regclass('state_group_edges')", "'prev_state_group'")}`;
 
 /** Who we are, where, and what is searched for tables. */
 export const WHEREABOUTS = `
