@@ -37,6 +37,9 @@ const DSNS: readonly (readonly [string, Expected])[] = [
   ['postgresql://db/s%2Fy', { database: 's/y' }],
   ['postgresql://ann:a#b?c[]@db/synapse', { password: 'a#b?c[]', host: 'db' }],
   ['postgresql://ann:a:b@db/synapse', { user: 'ann', password: 'a:b' }],
+  ['postgresql://ann:a/b+c==@db:6432/s', { password: 'a/b+c==', host: 'db', port: 6432 }],
+  ['postgresql://ann:a/b?c=%2F@db/s?host=/x', { password: 'a/b?c=/', host: '/x', database: 's' }],
+  ['postgresql://ann:100%sure%@db/synapse', { password: '100%sure%' }],
   ['postgresql://one@db:1/a?user=two&port=2&dbname=b', { user: 'two', port: 2, database: 'b' }],
   ['postgresql://db/?password=a+b%26c', { password: 'a+b&c' }],
   ['postgresql://db/?application_name=my%20app&', { applicationName: 'my app' }],
@@ -130,6 +133,7 @@ test('what a connection string leaves open is taken from the environment', () =>
 test('the password file is in the home folder, of the user where no variable says it', () => {
   assertParsed('host=db', { HOME: '/home/ann' }, { passwordFile: '/home/ann/.pgpass' });
   assertParsed('host=db', { PGPASSFILE: '/y' }, { passwordFile: '/y' });
+  assertParsed('host=db passfile=/z', { PGPASSFILE: '/y' }, { passwordFile: '/z' });
   const { homedir } = userInfo();
   assertParsed('host=db', { HOME: '' }, { passwordFile: join(homedir, '.pgpass') });
 });
@@ -163,7 +167,7 @@ const WRONG: readonly (readonly [string, RegExp, NodeJS.ProcessEnv?])[] = [
   ['connect_timeout=soon', /connect_timeout of the connection is 'soon'/],
   ['channel_binding=require', /'channel_binding' can't be 'require'/],
   ['gssencmode=require', /'gssencmode' can't be 'require'/],
-  ['target_session_attrs=read-write', /'target_session_attrs' can't be 'read-write'/],
+  ['target_session_attrs=standby', /'target_session_attrs' can't be 'standby'/],
   ['sslrootcert=system sslmode=require', /sslrootcert=system with sslmode=require/],
   ['host=a,b', /several hosts/],
   ['postgresql://a:1,b:2/synapse', /several hosts/],
@@ -176,10 +180,16 @@ const WRONG: readonly (readonly [string, RegExp, NodeJS.ProcessEnv?])[] = [
   ["host=db password='s3cret", /value of 'password'.*no closing quote/],
   ['host=db password=very s3cret', /cannot be read/],
   ['host=db s3cret user=ann', /cannot be read/],
-  ['postgresql://ann:s3cret%@db/synapse', /% without two hexadecimal digits/],
+  ['postgresql://ann:s3cret%ff@db/synapse', /escapes.*not UTF-8/],
   ['postgresql://ann:p@s3cret@db/synapse', /cannot be read/],
   ['postgresql://ann:p@s3cret/x@db/synapse', /cannot be read/],
-  ['postgresql://ann:s3cret/x@db/synapse', /cannot be read/],
+  ['postgresql://ann:p@/s3cret@db/synapse', /cannot be read/],
+  ['"postgresql://ann:s3cret@db/synapse"', /Quotes around the whole/],
+  ["'postgresql://ann:s3cret@db/synapse?sslmode=require'", /Quotes around the whole/],
+  [' postgresql://ann:s3cret@db/synapse', /cannot be read/],
+  ['jdbc:postgresql://db/synapse?password=s3cret', /cannot be read/],
+  ['postgresql:/ann:s3cret@db/synapse', /cannot be read/],
+  ['ann:s3cret@db/synapse', /cannot be read/],
 ];
 
 test('what can not be meant is a sentence that names it, and shows no password', () => {

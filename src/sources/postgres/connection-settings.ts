@@ -46,6 +46,7 @@ const VARIABLES = {
   dbname: 'PGDATABASE',
   user: 'PGUSER',
   password: 'PGPASSWORD',
+  passfile: 'PGPASSFILE',
   sslmode: 'PGSSLMODE',
   sslrootcert: 'PGSSLROOTCERT',
   sslcert: 'PGSSLCERT',
@@ -89,7 +90,12 @@ const WITHOUT_EFFECT: Readonly<
   sslcrldir: { values: /^$/, variable: 'PGSSLCRLDIR' },
   sslnegotiation: { values: /^postgres$/, variable: 'PGSSLNEGOTIATION' },
   sslsni: { values: /^1$/, variable: 'PGSSLSNI' },
-  target_session_attrs: { values: /^any$/, variable: 'PGTARGETSESSIONATTRS' },
+  // Whoever writes sees to it that the server is no standby, and reading is as good from either.
+  target_session_attrs: {
+    values: /^(any|prefer-standby|primary|read-write)$/,
+    variable: 'PGTARGETSESSIONATTRS',
+  },
+  tcp_user_timeout: { values: /^\d+$/ },
 };
 
 /** They would lead libpq to another server than the rest of the settings names. */
@@ -107,8 +113,8 @@ const DEFAULT_CONNECT_TIMEOUT = 30;
  * the `PG*` variables in `env`, then from libpq's defaults. An empty value counts as left open.
  * (https://www.postgresql.org/docs/current/libpq-connect.html)
  *
- * It differs from libpq in giving up a connection attempt after 30 seconds by default, and in having
- * one host only.
+ * It differs from libpq in giving up a connection attempt after 30 seconds by default, in having one host only,
+ * and in reading URLs of the old tool that libpq refuses: with a `/` or a `%` as it is in the password.
  *
  * @throws UsageError that names the parameter which is unknown or has an impossible value; it never
  *   repeats a password
@@ -148,8 +154,7 @@ export function parseConnection(
   }
   const user = value('user') ?? systemUser();
   const password = value('password');
-  const { PGPASSFILE = '' } = env;
-  const passwordFile = PGPASSFILE === '' ? homeFile('.pgpass', env) : PGPASSFILE;
+  const passwordFile = value('passfile') ?? homeFile('.pgpass', env);
   const options = value('options');
   return {
     host: value('host') ?? defaultHost(port),
@@ -214,7 +219,16 @@ function parametersOf(text: string): Parameters {
   if (text.includes('=')) {
     return keywordParameters(text);
   }
+  // Rather a URL that went wrong, with a password, than a name.
+  if (/["':/@?;]/.test(text)) throw unreadable();
   return { dbname: text };
+}
+
+/** Of what can't be read nothing is repeated: any part of it may be of a password. */
+function unreadable(): UsageError {
+  return new UsageError(
+    "The connection string cannot be read. It must be a URL such as postgresql://user:password@host:5432/synapse, pairs such as host=/run/postgresql dbname='my synapse', where a value with spaces stands in single quotes, or the name of a database. Quotes around the whole, which a file of variables may leave there, must go.",
+  );
 }
 
 /**
@@ -224,8 +238,15 @@ function parametersOf(text: string): Parameters {
 const URL_PARTS =
   /^\w+:\/\/(?:([^:@/]*)(?::([^@/]*))?@)?(\[[^\]]*\]|[^:/?]*)(?::([^/?]*))?(?:\/([^?]*))?(?:\?(.*))?$/s;
 
+/** As it is written by programs that leave a `/` in a password as it is: libpq takes that for a host and no port. */
+const URL_WITH_SLASH_IN_PASSWORD =
+  /^\w+:\/\/([^:@/]*):([^@]*)@(\[[^\]]*\]|[^:/?@]*)(?::([^/?@]*))?(?:\/([^?@]*))?(?:\?(.*))?$/s;
+
 function urlParameters(url: string): Parameters {
-  const parts = URL_PARTS.exec(url);
+  let parts = URL_PARTS.exec(url);
+  if (parts === null || !/^\d*$/.test(parts[4] ?? '')) {
+    parts = URL_WITH_SLASH_IN_PASSWORD.exec(url) ?? parts;
+  }
   const [, user, password, host, port, dbname, query] = parts ?? [];
   // A second @ before the query: what is taken for host and database is the rest of a password.
   if (parts === null || [host, port, dbname].some((part) => part?.includes('@'))) {
@@ -258,13 +279,14 @@ function urlParameters(url: string): Parameters {
   return parameters;
 }
 
+/** Percent-encoded text; a `%` that begins no escape, which libpq refuses, stands for itself. */
 function decoded(text = ''): string {
   try {
-    return decodeURIComponent(text);
+    return decodeURIComponent(text.replaceAll(/%(?![\da-f]{2})/gi, '%25'));
   } catch {
     // The error that is caught holds the text, which may be a password.
     throw new UsageError(
-      'The connection URL has a % without two hexadecimal digits after it, or what they stand for is not UTF-8; a % itself is written as %25.',
+      'The connection URL has escapes, such as %C3%B6, that are not UTF-8; a % itself is written as %25.',
     );
   }
 }
@@ -283,14 +305,9 @@ function keywordParameters(text: string): Parameters {
   const skipSpaces = (): void => void take(/[ \t-\r]+/y);
   skipSpaces();
   while (at < text.length) {
-    const keyword = take(/[^ \t-\r=]+/y);
+    const keyword = take(/\w+/y);
     skipSpaces();
-    if (keyword === undefined || take(/=/y) === undefined) {
-      // What stands alone may well be the rest of a password with a space in it.
-      throw new UsageError(
-        "The connection string cannot be read: it must be made of pairs such as host=/run/postgresql dbname='my synapse', where a value with spaces stands in single quotes.",
-      );
-    }
+    if (keyword === undefined || take(/=/y) === undefined) throw unreadable();
     skipSpaces();
     const quoted = text[at] === "'";
     const value = take(quoted ? /'(?:[^'\\]|\\.)*'/sy : /(?:[^ \t-\r\\]|\\.)*/sy);
