@@ -54,16 +54,8 @@ function expected(form: Form, scripts: readonly Script[]): NewEncoding[] {
   return scripts.flatMap(({ room, changes }) =>
     changes.map((group) => {
       if (form !== 'sql') return { room, group };
-      const { stateGroup, oldPredecessor, newPredecessor, change } = group;
-      const stays = newPredecessor !== undefined && newPredecessor === oldPredecessor;
-      return {
-        room,
-        group: {
-          stateGroup,
-          newPredecessor: stays ? ('as stored' as const) : newPredecessor,
-          change: { rows: change.rows },
-        },
-      };
+      const { stateGroup, newPredecessor, change } = group;
+      return { room, group: { stateGroup, newPredecessor, change: { rows: change.rows } } };
     }),
   );
 }
@@ -73,15 +65,12 @@ function scriptsOf(read: readonly NewEncoding[]): Script[] {
   const scripts: { room: string; changes: ChangedGroup[] }[] = [];
   for (const { room, group } of read) {
     if (scripts.at(-1)?.room !== room) scripts.push({ room, changes: [] });
-    const { stateGroup, newPredecessor, change } = group;
-    const stays = newPredecessor === 'as stored';
+    const { change } = group;
     scripts.at(-1)!.changes.push({
-      oldPredecessor: stays ? 1 : undefined,
+      oldPredecessor: undefined,
       oldRows: 0,
       newRows: change.rows.toString('latin1').split('\n').length - 1,
       ...group,
-      stateGroup,
-      newPredecessor: stays ? 1 : newPredecessor,
       change: { oldRowsHash: 0n, newRowsHash: 0n, ...change },
     });
   }
@@ -290,9 +279,7 @@ function laidOver(room: Room, read: readonly NewEncoding[]): Encodings {
   for (const { group } of read) {
     const { stateGroup, newPredecessor, change } = group;
     const changed = encodings.get(stateGroup)!;
-    if (newPredecessor !== 'as stored') {
-      changed.predecessors = newPredecessor === undefined ? [] : [newPredecessor];
-    }
+    changed.predecessors = newPredecessor === undefined ? [] : [newPredecessor];
     const lines = change.rows.toString('latin1').split('\n').slice(0, -1);
     changed.rows = lines.map((line) => {
       const tab = line.lastIndexOf('\t');

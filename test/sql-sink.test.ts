@@ -212,11 +212,14 @@ test('the statements of a bare change, and nothing for a group that stays', asyn
 SET client_encoding = 'UTF8';
 CREATE TEMPORARY TABLE IF NOT EXISTS synapse_compress_state_rows (type text, state_key text, event_id text);
 
-WITH old_edge AS (DELETE FROM state_group_edges WHERE state_group = 4 AND prev_state_group <> 2),
-new_edge AS (INSERT INTO state_group_edges (state_group, prev_state_group) VALUES (4, 2) ON CONFLICT DO NOTHING),
-old_rows AS (DELETE FROM state_groups_state WHERE state_group = 4 RETURNING *)
+WITH there AS (SELECT FROM state_groups WHERE id IN (4, 2) HAVING count(*) = 2),
+old_edges AS (DELETE FROM state_group_edges WHERE state_group = 4 AND prev_state_group <> 2 AND EXISTS (SELECT FROM there)),
+new_edge AS (INSERT INTO state_group_edges (state_group, prev_state_group)
+SELECT 4, 2 FROM there
+WHERE NOT EXISTS (SELECT FROM state_group_edges WHERE state_group = 4 AND prev_state_group = 2)),
+old_rows AS (DELETE FROM state_groups_state WHERE state_group = 4 AND EXISTS (SELECT FROM there) RETURNING *)
 INSERT INTO state_groups_state (state_group, room_id, type, state_key, event_id)
-SELECT 4, '!r:x', type, state_key, event_id FROM (VALUES
+SELECT 4, '!r:x', type, state_key, event_id FROM there, (VALUES
 ('m.a', '', '$a'),
 ('m.b', E'it''s\\ttabbed', '$b')
 ) AS rows (type, state_key, event_id);
@@ -248,6 +251,26 @@ for (const transactions of [false, true]) {
         'SELECT type, state_key, event_id FROM state_groups_state ORDER BY type',
       );
       assert.equal(await text(stored), rows);
+    });
+  }
+
+  for (const gone of [1, 2]) {
+    test(`a ${form} change leaves all as it is where group ${gone} is gone`, async () => {
+      await insertGroups('!r:x');
+      await db.query('INSERT INTO state_group_edges VALUES (2, 7)');
+      await db.query(`INSERT INTO state_groups_state VALUES (2, '!r:x', 'a', '', '$0')`);
+      await db.query(`DELETE FROM state_groups WHERE id = ${gone}`);
+      const stored = async (): Promise<readonly unknown[]> => {
+        const { rows } = await db.query(
+          'SELECT * FROM state_group_edges FULL JOIN state_groups_state USING (state_group)',
+        );
+        return rows;
+      };
+      const before = await stored();
+      for (const rows of ['a\t\t$1\n', '', 'a\t\t$1\n'.repeat(3000)]) {
+        await oneQuery(sink(Buffer.from(rows), { transactions, newPredecessor: 1 }));
+        assert.deepEqual(await stored(), before);
+      }
     });
   }
 

@@ -1,5 +1,4 @@
 import type { ChangedGroup } from '../planner/planned-group.js';
-import type { NewPredecessor } from '../sinks/sql-statements.js';
 
 /** A change as a file has it, and the room that it is of. */
 export interface RoomChange {
@@ -12,7 +11,7 @@ export interface NewEncoding {
   readonly room: string;
   readonly group: {
     readonly stateGroup: number;
-    readonly newPredecessor: NewPredecessor;
+    readonly newPredecessor: number | undefined;
     readonly change: { readonly rows: Buffer };
   };
 }

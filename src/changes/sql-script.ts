@@ -105,7 +105,7 @@ function takenGroup(call: string): Parameters<typeof takeGroup>[0] | undefined {
 }
 
 const SWAP =
-  /^WITH (old_edge|old_rows) AS \(.* state_group = (\d{1,16})(?: AND prev_state_group <> (\d{1,16}))?\D*$/;
+  /^WITH there AS \(SELECT FROM state_groups WHERE id IN \((\d{1,16})(?:, (\d{1,16}))?\)/;
 
 /** Without a guard nothing says where the changes end, other than between two of them. */
 async function* readBare(lines: ScriptLines, room: string): AsyncGenerator<NewEncoding> {
@@ -123,15 +123,10 @@ async function* readBare(lines: ScriptLines, room: string): AsyncGenerator<NewEn
       while (await isNext(lines, LARGE_LIST.begin));
       await lines.expect('\n');
     }
-    const [, first, group, predecessor] = SWAP.exec((await lines.next()).toString()) ?? [];
+    const [, group, predecessor] = SWAP.exec((await lines.next()).toString()) ?? [];
     lines.back();
     const stateGroup = Number(group);
-    const newPredecessor =
-      first === 'old_rows'
-        ? 'as stored'
-        : predecessor === undefined
-          ? undefined
-          : Number(predecessor);
+    const newPredecessor = predecessor === undefined ? undefined : Number(predecessor);
     await lines.expect(swap(stateGroup, newPredecessor));
     if (isLarge) await lines.expect(largeSelect(stateGroup, name));
     else if (await isNext(lines, NO_ROWS)) await lines.expect(NO_ROWS);

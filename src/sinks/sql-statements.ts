@@ -20,20 +20,22 @@ export function setup(transactions: boolean): string {
     : `\nSET client_encoding = 'UTF8';\nCREATE TEMPORARY TABLE IF NOT EXISTS ${LARGE} (type text, state_key text, event_id text);\n`;
 }
 
-/** A group's predecessor, if it gets one; or that its edges stay. */
-export type NewPredecessor = number | undefined | 'as stored';
-
-/** Begins the statement of a bare change; one of the three texts below follows. */
-export function swap(stateGroup: number, newPredecessor: NewPredecessor): string {
-  const oldEdge = `old_edge AS (DELETE FROM state_group_edges WHERE state_group = ${stateGroup}`;
+/**
+ * Begins the statement of a bare change; one of the three texts below follows. It does nothing where the group or
+ * its new predecessor is gone: what is based on a group that Synapse has deleted meanwhile would lose its state.
+ */
+export function swap(stateGroup: number, newPredecessor: number | undefined): string {
+  const groups = newPredecessor === undefined ? [stateGroup] : [stateGroup, newPredecessor];
+  const oldEdges = `old_edges AS (DELETE FROM state_group_edges WHERE state_group = ${stateGroup}`;
   const edges =
-    newPredecessor === 'as stored'
-      ? ''
-      : newPredecessor === undefined
-        ? `${oldEdge}),\n`
-        : `${oldEdge} AND prev_state_group <> ${newPredecessor}),
-new_edge AS (INSERT INTO state_group_edges (state_group, prev_state_group) VALUES (${stateGroup}, ${newPredecessor}) ON CONFLICT DO NOTHING),\n`;
-  return `WITH ${edges}old_rows AS (DELETE FROM state_groups_state WHERE state_group = ${stateGroup} RETURNING *)\n${INSERT}`;
+    newPredecessor === undefined
+      ? `${oldEdges} AND EXISTS (SELECT FROM there)),\n`
+      : `${oldEdges} AND prev_state_group <> ${newPredecessor} AND EXISTS (SELECT FROM there)),
+new_edge AS (INSERT INTO state_group_edges (state_group, prev_state_group)
+SELECT ${stateGroup}, ${newPredecessor} FROM there
+WHERE NOT EXISTS (SELECT FROM state_group_edges WHERE state_group = ${stateGroup} AND prev_state_group = ${newPredecessor})),\n`;
+  return `WITH there AS (SELECT FROM state_groups WHERE id IN (${groups.join(', ')}) HAVING count(*) = ${groups.length}),
+${edges}old_rows AS (DELETE FROM state_groups_state WHERE state_group = ${stateGroup} AND EXISTS (SELECT FROM there) RETURNING *)\n${INSERT}`;
 }
 
 /** A bare change to no rows. */
@@ -42,12 +44,12 @@ export const NO_ROWS =
 
 /** A bare change to a list of rows. */
 export function bareList(stateGroup: number, room: string): List {
-  return { begin: listBegin(stateGroup, room), end: `\n${LIST_END};\n` };
+  return { begin: `${selection(stateGroup, room)} FROM there, (VALUES\n`, end: `\n${LIST_END};\n` };
 }
 
 /** A bare change to the rows of the lists before it. */
 export function largeSelect(stateGroup: number, room: string): string {
-  return `SELECT ${stateGroup}, ${room}, type, state_key, event_id FROM ${LARGE};\nTRUNCATE ${LARGE};\n`;
+  return `${selection(stateGroup, room)} FROM there, ${LARGE};\nTRUNCATE ${LARGE};\n`;
 }
 
 /** Rows for `largeSelect`. */
@@ -67,7 +69,7 @@ type Hashes = Pick<ChangedGroup['change'], 'oldRowsHash' | 'newRowsHash'>;
 /** New rows of a group that was taken. */
 export function guardedList(stateGroup: number, room: string): List {
   return {
-    begin: `${INSERT}${listBegin(stateGroup, room)}`,
+    begin: `${INSERT}${selection(stateGroup, room)} FROM (VALUES\n`,
     end: `\n${LIST_END}\nWHERE ${PASSED};\n`,
   };
 }
@@ -78,6 +80,6 @@ export interface List {
   readonly end: string;
 }
 
-function listBegin(stateGroup: number, room: string): string {
-  return `SELECT ${stateGroup}, ${room}, type, state_key, event_id FROM (VALUES\n`;
+function selection(stateGroup: number, room: string): string {
+  return `SELECT ${stateGroup}, ${room}, type, state_key, event_id`;
 }

@@ -60,19 +60,18 @@ export function sqlSink({ room, transactions, header }: SqlSettings): Transform 
 }
 
 /**
- * One statement swaps a group's edge and rows, and is no statement wherever it is cut off: psql runs what
+ * One statement swaps a group's edges and rows, and is no statement wherever it is cut off: psql runs what
  * it has at the end of its input, and `psql -1` commits it.
  */
 function* writeBare(sql: SqlWriter, room: string, group: ChangedGroup): Generator<Buffer> {
-  const { stateGroup, oldPredecessor, newPredecessor, newRows, change } = group;
+  const { stateGroup, newPredecessor, newRows, change } = group;
   // Quoting can double a row, so half the bytes make one statement for certain.
   const isLarge = newRows > ROWS_PER_STATEMENT || 2 * change.rows.length > BYTES_PER_STATEMENT;
   if (isLarge) {
     sql.write('\n');
     yield* writeRows(sql, group, LARGE_LIST);
   }
-  const keepsEdge = newPredecessor !== undefined && newPredecessor === oldPredecessor;
-  sql.write(`\n${swap(stateGroup, keepsEdge ? 'as stored' : newPredecessor)}`);
+  sql.write(`\n${swap(stateGroup, newPredecessor)}`);
   if (newRows === 0) sql.write(NO_ROWS);
   else if (isLarge) sql.write(largeSelect(stateGroup, room));
   else yield* writeRows(sql, group, bareList(stateGroup, room));

@@ -1,7 +1,6 @@
 import { Readable } from 'node:stream';
 import type { NewEncoding } from '../changes/room-change.js';
 import { InputError, StatesDifferError } from '../errors.js';
-import type { NewPredecessor } from '../sinks/sql-statements.js';
 import { numberAt } from '../sources/files/copy-lines.js';
 import {
   GroupTableBuilder,
@@ -34,7 +33,7 @@ export async function withChanges(
   changes: AsyncIterable<NewEncoding>,
   settings: SortSettings,
 ): Promise<readonly [before: RoomSource, after: RoomSource]> {
-  const predecessors = new Map<number, NewPredecessor>();
+  const predecessors = new Map<number, number | undefined>();
   const others = new OtherRooms(source);
   const read = () => changedRows(source, changes, predecessors, others);
   const sort = new ExternalSort({ read }, settings);
@@ -118,7 +117,7 @@ class OtherRooms {
 async function* changedRows(
   { room, rowColumns }: RoomSource,
   changes: AsyncIterable<NewEncoding>,
-  predecessors: Map<number, NewPredecessor>,
+  predecessors: Map<number, number | undefined>,
   others: OtherRooms,
 ): AsyncGenerator<Pieces, void, undefined> {
   const name = rowColumns === 'with-room' ? `${fieldOf(room).toString()}\t` : '';
@@ -155,7 +154,7 @@ function withPrefix(lines: Buffer, prefix: Buffer): Buffer {
 /** The headers with the new predecessors. */
 function changedTable(
   { room, groups }: RoomSource,
-  predecessors: ReadonlyMap<number, NewPredecessor>,
+  predecessors: ReadonlyMap<number, number | undefined>,
 ): GroupTable {
   const { ids, flags, prev, otherEdges } = groups;
   for (const [group, newPredecessor] of predecessors) {
@@ -165,25 +164,23 @@ function changedTable(
         `State group ${group} is changed, and room '${room}' has none of that id.`,
       );
     }
-    if (typeof newPredecessor === 'number' && indexOfId(ids, newPredecessor) < 0) {
+    if (newPredecessor !== undefined && indexOfId(ids, newPredecessor) < 0) {
       throw new StatesDifferError(
         `State group ${group} of room '${room}' is given the predecessor ${newPredecessor}, which is not of the room.`,
       );
     }
   }
   const builder = new GroupTableBuilder(ids.filter((_, index) => isInRange(flags[index])));
-  const keepsEdges = (id: number): boolean =>
-    !predecessors.has(id) || predecessors.get(id) === 'as stored';
   ids.forEach((id, index) => {
     if (!isInRange(flags[index])) builder.addAncestor(id, 'out-of-range');
     const newPredecessor = predecessors.get(id);
-    if (typeof newPredecessor === 'number') builder.addEdge(id, newPredecessor);
-    else if (keepsEdges(id) && prev[index] !== NO_PREDECESSOR)
+    if (newPredecessor !== undefined) builder.addEdge(id, newPredecessor);
+    else if (!predecessors.has(id) && prev[index] !== NO_PREDECESSOR)
       builder.addEdge(id, ids[prev[index]]);
   });
   for (let i = 0; i < otherEdges.length; i += 2) {
     const id = ids[otherEdges[i]];
-    if (keepsEdges(id)) builder.addEdge(id, ids[otherEdges[i + 1]]);
+    if (!predecessors.has(id)) builder.addEdge(id, ids[otherEdges[i + 1]]);
   }
   return builder.finish();
 }
