@@ -12,7 +12,7 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { Rewriter } from '../src/apply/rewriter.js';
 import { nothingDone } from '../src/auto/auto-settings.js';
-import { BusyError } from '../src/errors.js';
+import { BusyError, OutputError } from '../src/errors.js';
 import { assertGolden, GOLDEN_ROOMS, goldenDatabase, readTables, run } from './support/auto-run.js';
 import { temporaryFolder } from './support/fixtures.js';
 import { testDatabase } from './support/postgres.js';
@@ -344,6 +344,17 @@ test('what was done is told also where an error ends a run', async (t) => {
   await assert.rejects(run(db, { log }, summary), /The log is full/);
   assert.equal(summary.rooms, 1);
   assert.ok(summary.rowsDeleted > 0 && summary.seconds > 0);
+});
+
+test('an error that meets a run which is stopped already is told all the same', async (t) => {
+  const db = await goldenDatabase(t);
+  const stop = new AbortController();
+  const log = (_level: string, message: string): void => {
+    if (!message.includes('up to state group')) return;
+    stop.abort();
+    throw new OutputError('The disk is full.');
+  };
+  await assert.rejects(run(db, { signal: stop.signal, log }), /The disk is full/);
 });
 
 test('of a room that takes longer to plan than there is time, a part is compressed in each run', async (t) => {

@@ -88,7 +88,7 @@ class AutoCompressor {
         await this.#byEstimate();
       }
     } catch (error) {
-      if (!this.#stop.aborted) throw error;
+      if (!this.#isStop(error)) throw error;
     }
     if (this.#settings.vacuum && rewriter !== undefined) await this.#vacuum(rewriter);
   }
@@ -191,6 +191,11 @@ class AutoCompressor {
       : this.#compressor.groupsPlanned >= chunks * chunkSize;
   }
 
+  #isStop(error: unknown): boolean {
+    const { aborted, reason } = this.#stop;
+    return aborted && (error === reason || (error instanceof Error && error.name === 'AbortError'));
+  }
+
   /** Works on a room; if that fails, it is set aside. */
   async #try(room: string, work: () => Promise<unknown>): Promise<void> {
     const { log } = this.#settings;
@@ -200,11 +205,6 @@ class AutoCompressor {
         await work();
         return;
       } catch (error) {
-        if (this.#stop.aborted) {
-          const why = this.#settings.signal.aborted ? 'is stopped' : 'has no time left';
-          log('warning', `Room '${room}' is not finished, because the run ${why}.`, { room });
-          return;
-        }
         if (
           error instanceof OutputError ||
           error instanceof BusyError ||
@@ -214,11 +214,16 @@ class AutoCompressor {
         }
         // Other rooms would fail as well, and Synapse needs what is left of the disk.
         if (isDiskFull(error)) throw error;
-        if (error instanceof DatabaseError) {
-          // Waits for a server that is restarted; one that is gone ends the run.
-          await this.#rewriter?.transaction(async () => {});
-          if (attempt === 1 && lossBehind(error) !== undefined) continue;
+        // Waits for a server that is restarted; one that is gone ends the run.
+        if (error instanceof DatabaseError) await this.#rewriter?.transaction(async () => {});
+        const isLost = lossBehind(error) !== undefined;
+        // A reader that is stopped closes its connection, which may look like a loss.
+        if (this.#isStop(error) || (isLost && this.#stop.aborted)) {
+          const why = this.#settings.signal.aborted ? 'is stopped' : 'has no time left';
+          log('warning', `Room '${room}' is not finished, because the run ${why}.`, { room });
+          return;
         }
+        if (isLost && attempt === 1) continue;
         const reason = error instanceof Error ? error.message : String(error);
         this.#failed.push({ room, reason });
         log('warning', `Room '${room}' failed and is set aside: ${reason}`, { room, reason });
