@@ -266,10 +266,10 @@ for (const transactions of [false, true]) {
         );
         return rows;
       };
-      const before = await stored();
+      const asItWas = await stored();
       for (const rows of ['a\t\t$1\n', '', 'a\t\t$1\n'.repeat(3000)]) {
         await oneQuery(sink(Buffer.from(rows), { transactions, newPredecessor: 1 }));
-        assert.deepEqual(await stored(), before);
+        assert.deepEqual(await stored(), asItWas);
       }
     });
   }

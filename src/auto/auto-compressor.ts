@@ -192,8 +192,8 @@ class AutoCompressor {
   }
 
   #isStop(error: unknown): boolean {
-    const { aborted, reason } = this.#stop;
-    return aborted && (error === reason || (error instanceof Error && error.name === 'AbortError'));
+    const isAbort = error instanceof Error && error.name === 'AbortError';
+    return this.#stop.aborted && (isAbort || error === this.#stop.reason);
   }
 
   /** Works on a room; if that fails, it is set aside. */

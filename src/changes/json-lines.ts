@@ -8,6 +8,9 @@ const OPENING_BRACKET = 91;
 const CLOSING_BRACKET = 93;
 const CLOSING_BRACE = 125;
 
+/** No text in Postgres has half of a pair, or the character 0. */
+const NO_TEXT = /\p{Surrogate}|\0/u;
+
 /**
  * Reads what `jsonlSink` wrote, and gives each change when its rows are complete. Spaces may be others,
  * and there may be more keys, but the rows come last. No more is held than the rows of one group.
@@ -89,6 +92,7 @@ function headOf(text: string): Head | undefined {
   const isHead =
     Array.isArray(head.rows) &&
     typeof head.room_id === 'string' &&
+    !NO_TEXT.test(head.room_id) &&
     [head.state_group, head.old_rows].every(isNumber) &&
     predecessors.every((id) => id === null || isNumber(id)) &&
     [head.old_rows_hash, head.new_rows_hash].every(isHash);
@@ -113,8 +117,7 @@ function fieldsOf(text: string): Buffer[] | undefined {
 
 function fieldOfValue(value: unknown): Buffer | undefined {
   if (typeof value === 'string') {
-    // No text in Postgres has half of a pair, or the character 0.
-    return /\p{Surrogate}|\0/u.test(value) ? undefined : fieldOf(value);
+    return NO_TEXT.test(value) ? undefined : fieldOf(value);
   }
   const base64 = (value as { base64?: unknown } | null)?.base64;
   if (typeof base64 !== 'string') return undefined;

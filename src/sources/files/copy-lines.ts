@@ -153,7 +153,7 @@ class LineSplitter implements CopyLines {
     const { tabs } = this;
     let group = NaN;
     let groupStart = 0;
-    let groupLength = 0;
+    let groupLength = -1;
     let nextTab = bytes.indexOf(TAB);
     let start = 0;
     while (start < bytes.length) {
