@@ -10,6 +10,7 @@ import type { ChangedGroup } from '../src/planner/planned-group.js';
 import {
   NOT_IN_ROOM,
   openRewriter,
+  OTHER_ROWS,
   planChange,
   planRoom,
   privilegesToApply,
@@ -111,6 +112,20 @@ for (const [what, damage] of Object.entries(DAMAGES)) {
     );
     const outcome = await (await openRewriter(t, db)).rewrite({ room: ROOM, changes });
     assert.deepEqual(reasonsOf(outcome), [[4, 'its new rows did not arrive as they were planned']]);
+    assert.equal(outcome.rewritten, 3);
+    expectSameStates(await readAllStates(db), states);
+  });
+}
+
+for (const newPredecessor of [undefined, 1, 3]) {
+  test(`a group is left as it is when its new predecessor became ${newPredecessor} on the way`, async (t) => {
+    const db = await storedRoom(t);
+    const states = await readAllStates(db);
+    const changes = (await planRoom(db)).map((group) =>
+      group.stateGroup === 4 ? { ...group, newPredecessor } : group,
+    );
+    const outcome = await (await openRewriter(t, db)).rewrite({ room: ROOM, changes });
+    assert.deepEqual(reasonsOf(outcome), [[4, OTHER_ROWS]]);
     assert.equal(outcome.rewritten, 3);
     expectSameStates(await readAllStates(db), states);
   });

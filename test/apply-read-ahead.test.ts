@@ -33,7 +33,7 @@ function change(stateGroup: number, bytes: number): RoomChange {
       newPredecessor: undefined,
       oldRows: 1,
       newRows: 1,
-      change: { oldRowsHash: 0n, newRowsHash: 0n, rows: Buffer.alloc(bytes) },
+      change: { oldHash: 0n, newRowsHash: 0n, rows: Buffer.alloc(bytes) },
     },
   };
 }

@@ -69,7 +69,7 @@ test('a part that is missing from the middle is noticed', async () => {
     newPredecessor: undefined,
     oldRows: 1,
     newRows: 1,
-    change: { oldRowsHash: 1n, newRowsHash: 1n, rows: Buffer.from('a\t\t$a\n') },
+    change: { oldHash: 1n, newRowsHash: 1n, rows: Buffer.from('a\t\t$a\n') },
   });
   const whole = (await script([change(1), change(2), change(3)], 1)).toString();
   const first = whole.indexOf('\nBEGIN;\nCOPY');

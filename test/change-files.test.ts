@@ -71,7 +71,7 @@ function scriptsOf(read: readonly NewEncoding[]): Script[] {
       oldRows: 0,
       newRows: change.rows.toString('latin1').split('\n').length - 1,
       ...group,
-      change: { oldRowsHash: 0n, newRowsHash: 0n, ...change },
+      change: { oldHash: 0n, newRowsHash: 0n, ...change },
     });
   }
   return scripts;
@@ -124,14 +124,14 @@ const anyChange: fc.Arbitrary<ChangedGroup> = fc
     keepsEdge: fc.boolean(),
     oldRows: fc.nat(),
     rows: anyRows,
-    oldRowsHash: anyHash,
+    oldHash: anyHash,
     newRowsHash: anyHash,
   })
-  .map(({ rows, oldRowsHash, newRowsHash, keepsEdge, ...group }) => ({
+  .map(({ rows, oldHash, newRowsHash, keepsEdge, ...group }) => ({
     ...group,
     ...(keepsEdge && { newPredecessor: group.oldPredecessor }),
     newRows: rows.length,
-    change: { oldRowsHash, newRowsHash, rows: Buffer.from(rows.join(''), 'latin1') },
+    change: { oldHash, newRowsHash, rows: Buffer.from(rows.join(''), 'latin1') },
   }));
 const anyScripts = fc.uniqueArray(
   fc.record({

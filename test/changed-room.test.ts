@@ -42,7 +42,7 @@ function changeOf(
       newPredecessor: predecessors[0],
       oldRows: 0,
       newRows: rows.length,
-      change: { oldRowsHash: 0n, newRowsHash: 0n, rows: Buffer.from(lines, 'latin1') },
+      change: { oldHash: 0n, newRowsHash: 0n, rows: Buffer.from(lines, 'latin1') },
     },
   };
 }

@@ -4,6 +4,7 @@ import { buffer, text } from 'node:stream/consumers';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { Rewriter } from '../src/apply/rewriter.js';
+import { idsHash } from '../src/planner/ids-hash.js';
 import type { ChangedGroup, PlannedGroup } from '../src/planner/planned-group.js';
 import { AdaptivePlanner } from '../src/planner/adaptive.js';
 import { RoomPlan } from '../src/planner/room-plan.js';
@@ -167,7 +168,7 @@ for (const way of ['psql', 'Rewriter'] as const) {
       oldRows: 0,
       newRows: lines.length,
       change: {
-        oldRowsHash: 0n,
+        oldHash: idsHash(2, undefined, 1),
         newRowsHash: BigInt(hashes[0].hash),
         rows: Buffer.from(lines.join('')),
       },
@@ -201,7 +202,7 @@ test('a large group goes out in pieces', async () => {
     newPredecessor: undefined,
     oldRows: 0,
     newRows: 50_000,
-    change: { oldRowsHash: 0n, newRowsHash: 0n, rows },
+    change: { oldHash: 0n, newRowsHash: 0n, rows },
   };
   const sink = Readable.from([[group]]).pipe(copySink({ room: ROOM, header: [] }));
   let largest = 0;

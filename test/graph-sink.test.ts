@@ -6,7 +6,7 @@ import { setImmediate } from 'node:timers/promises';
 import type { PlannedGroup } from '../src/planner/planned-group.js';
 import { GRAPH_FILES, graphSink } from '../src/sinks/graphs.js';
 
-const NO_CHANGE = { oldRowsHash: 0n, newRowsHash: 0n, rows: Buffer.alloc(0) };
+const NO_CHANGE = { oldHash: 0n, newRowsHash: 0n, rows: Buffer.alloc(0) };
 const GROUPS: readonly PlannedGroup[] = [
   // A root, a group that moves and shrinks, a group that becomes a root, one that stays.
   group(1, [undefined, 3], [undefined, 3]),

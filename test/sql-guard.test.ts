@@ -11,6 +11,7 @@ import {
   apply,
   guardedSql,
   NOT_IN_ROOM,
+  OTHER_ROWS,
   planChange,
   planRoom,
   privilegesToApply,
@@ -92,6 +93,24 @@ for (const { what, sql, skipped, reason } of SINCE) {
       warnings: [`State group ${skipped} was left as it is: ${reason}.`],
     });
     assert.equal(await storedOf(), stored);
+    expectSameStates(await readAllStates(db), states);
+  });
+}
+
+for (const newPredecessor of [undefined, 1, 3]) {
+  test(`a group is left as it is when its new predecessor became ${newPredecessor} on the way`, async (t) => {
+    const db = await testDatabase(t);
+    const client = await connect(t, db);
+    await store(db, ROOM_GROUPS);
+    const states = await readAllStates(db);
+    const changes = (await planRoom(db)).map((group) =>
+      group.stateGroup === 4 ? { ...group, newPredecessor } : group,
+    );
+    assert.deepEqual(await apply(client, await guardedSql(changes)), {
+      rewritten: 3,
+      skipped: 1,
+      warnings: [`State group 4 was left as it is: ${OTHER_ROWS}.`],
+    });
     expectSameStates(await readAllStates(db), states);
   });
 }

@@ -48,7 +48,7 @@ function sink(
     newPredecessor,
     oldRows: 0,
     newRows: rows.reduce((count, byte) => count + (byte === LINE_FEED ? 1 : 0), 0),
-    change: { oldRowsHash: 0n, newRowsHash: 0n, rows },
+    change: { oldHash: 0n, newRowsHash: 0n, rows },
   };
   const header = [`For ${room}`];
   return Readable.from([[group]]).pipe(sqlSink({ room, transactions, header }));
@@ -190,7 +190,7 @@ test('the statements of a bare change, and nothing for a group that stays', asyn
     oldRows: 7,
     newRows: 2,
     change: {
-      oldRowsHash: 5n,
+      oldHash: 5n,
       newRowsHash: 0n,
       rows: Buffer.from("m.a\t\t$a\nm.b\tit's\\ttabbed\t$b\n"),
     },

@@ -83,7 +83,7 @@ function parseChange(line: string): ChangedGroup | undefined {
     newPredecessor: newPredecessor === '\\N' ? undefined : Number(newPredecessor),
     oldRows: Number(oldRows),
     newRows: Number(newRows),
-    change: { oldRowsHash: BigInt(oldHash), newRowsHash: BigInt(newHash), rows: NO_ROWS },
+    change: { oldHash: BigInt(oldHash), newRowsHash: BigInt(newHash), rows: NO_ROWS },
   };
   // A number that is too large would be another one here.
   return changeLine(group) === `${line}\n` ? group : undefined;

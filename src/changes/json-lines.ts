@@ -41,7 +41,7 @@ export async function* readJsonLines(
         oldRows: head.old_rows,
         newRows,
         change: {
-          oldRowsHash: BigInt(head.old_rows_hash),
+          oldHash: BigInt(head.old_hash),
           newRowsHash: BigInt(head.new_rows_hash),
           rows: rows.take(),
         },
@@ -80,7 +80,7 @@ interface Head {
   readonly old_predecessor: number | null;
   readonly new_predecessor: number | null;
   readonly old_rows: number;
-  readonly old_rows_hash: string;
+  readonly old_hash: string;
   readonly new_rows_hash: string;
 }
 
@@ -95,7 +95,7 @@ function headOf(text: string): Head | undefined {
     !NO_TEXT.test(head.room_id) &&
     [head.state_group, head.old_rows].every(isNumber) &&
     predecessors.every((id) => id === null || isNumber(id)) &&
-    [head.old_rows_hash, head.new_rows_hash].every(isHash);
+    [head.old_hash, head.new_rows_hash].every(isHash);
   return isHead ? (head as Head) : undefined;
 }
 

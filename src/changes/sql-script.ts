@@ -84,8 +84,8 @@ async function* readGuarded(lines: ScriptLines, room: string): AsyncGenerator<Ro
         `ends the changes of state group ${group.stateGroup} after ${count} of ${group.newRows} new rows.`,
       );
     }
-    const { oldRowsHash, newRowsHash, ...planned } = group;
-    yield { room, group: { ...planned, change: { oldRowsHash, newRowsHash, rows: rows.take() } } };
+    const { oldHash, newRowsHash, ...planned } = group;
+    yield { room, group: { ...planned, change: { oldHash, newRowsHash, rows: rows.take() } } };
   }
 }
 
@@ -99,7 +99,7 @@ function takenGroup(call: string): Parameters<typeof takeGroup>[0] | undefined {
     newPredecessor: newPredecessor === 'NULL' ? undefined : Number(newPredecessor),
     oldRows: Number(oldRows),
     newRows: Number(newRows),
-    oldRowsHash: BigInt(oldHash),
+    oldHash: BigInt(oldHash),
     newRowsHash: BigInt(newHash),
   };
 }

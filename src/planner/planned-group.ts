@@ -22,9 +22,12 @@ export function isChanged(group: PlannedGroup): group is ChangedGroup {
 
 /** The new encoding of a group, and what a guard can compare the stored one with. */
 export interface Change {
-  /** The sum, over the stored rows, of `hashtextextended(event_id, hashtextextended(state_key, hashtextextended(type, 0)))`. */
-  readonly oldRowsHash: bigint;
-  /** The same sum over the new rows. */
+  /**
+   * The sum, over the stored rows, of `hashtextextended(event_id, hashtextextended(state_key, hashtextextended(type, 0)))`,
+   * and the `idsHash`.
+   */
+  readonly oldHash: bigint;
+  /** The sum alone, over the new rows. */
   readonly newRowsHash: bigint;
   /** The new rows in the order of their keys, each as `type \t state_key \t event_id \n` in COPY text. */
   readonly rows: Buffer;

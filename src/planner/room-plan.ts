@@ -7,6 +7,7 @@ import { KeyTable } from '../state/key-table.js';
 import { LiveStates, NO_STATE } from '../state/live-states.js';
 import { RowParser, type GroupRows } from '../state/row-parser.js';
 import { Fingerprints } from './fingerprints.js';
+import { idsHash } from './ids-hash.js';
 import type { Change, PlannedGroup } from './planned-group.js';
 import { Plan, type Planner } from './planner.js';
 import { RoomCounts } from './room-counts.js';
@@ -222,11 +223,12 @@ export class RoomPlan extends Transform {
     }
     const newPredecessor =
       plan.base === NO_STATE ? undefined : groups.ids[this.#states.group[plan.base]];
-    const change = this.#changeOf(rows);
+    const oldPredecessor = this.#idOf(groups.prev[index]);
+    const change = this.#changeOf(rows, idsHash(stateGroup, oldPredecessor, newPredecessor));
     this.#plannedBytes += change.rows.length;
     this.#planned.push({
       stateGroup,
-      oldPredecessor: this.#idOf(groups.prev[index]),
+      oldPredecessor,
       newPredecessor,
       oldRows: rows.rows,
       newRows: plan.length,
@@ -235,11 +237,11 @@ export class RoomPlan extends Transform {
     this.counts.rewritten(rows, plan);
   }
 
-  #changeOf(rows: GroupRows): Change {
+  #changeOf(rows: GroupRows, ofIds: bigint): Change {
     const plan = this.#plan;
     this.#entries.keys.order.arrange(plan.delta, plan.length, this.#entries.key);
     return {
-      oldRowsHash: this.#entries.guardSum(rows),
+      oldHash: this.#entries.guardSum(rows) + ofIds,
       newRowsHash: this.#entries.guardSum({
         entries: plan.delta,
         length: plan.length,

@@ -6,8 +6,8 @@ const LINE_FEED = 10;
 /** What `COPY_CHANGES` takes for one group: a line of COPY text. */
 export function changeLine(group: ChangedGroup): string {
   const { stateGroup, oldPredecessor, newPredecessor, oldRows, newRows, change } = group;
-  const { oldRowsHash, newRowsHash } = change;
-  return `${stateGroup}\t${oldPredecessor ?? '\\N'}\t${newPredecessor ?? '\\N'}\t${oldRows}\t${oldRowsHash}\t${newRows}\t${newRowsHash}\n`;
+  const { oldHash, newRowsHash } = change;
+  return `${stateGroup}\t${oldPredecessor ?? '\\N'}\t${newPredecessor ?? '\\N'}\t${oldRows}\t${oldHash}\t${newRows}\t${newRowsHash}\n`;
 }
 
 /**

@@ -22,7 +22,7 @@ const WIDEST = 6;
  * out. A line is
  *
  *     {"room_id": …, "state_group": …, "old_predecessor": …, "new_predecessor": …, "old_rows": …,
- *      "old_rows_hash": …, "new_rows_hash": …, "rows": [[type, state_key, event_id], …]}
+ *      "old_hash": …, "new_rows_hash": …, "rows": [[type, state_key, event_id], …]}
  *
  * where a predecessor may be null, `old_rows` counts the stored rows, and the hashes are those of `Change`
  * as strings, since they are beyond JSON's numbers. A text that is not UTF-8, which a database in SQL_ASCII
@@ -49,14 +49,14 @@ function* writeLine(
   room: string,
   { stateGroup, oldPredecessor, newPredecessor, oldRows, change }: ChangedGroup,
 ): Generator<Buffer> {
-  const { oldRowsHash, newRowsHash, rows } = change;
+  const { oldHash, newRowsHash, rows } = change;
   const head = JSON.stringify({
     room_id: room,
     state_group: stateGroup,
     old_predecessor: oldPredecessor ?? null,
     new_predecessor: newPredecessor ?? null,
     old_rows: oldRows,
-    old_rows_hash: String(oldRowsHash),
+    old_hash: String(oldHash),
     new_rows_hash: String(newRowsHash),
   });
   json.write(`${head.slice(0, -1)},"rows":[`);

@@ -35,7 +35,7 @@
 
 /** Where a batch's changes are copied to. */
 export const COPY_CHANGES =
-  'COPY pg_temp.synapse_compress_state_changes (state_group, old_predecessor, new_predecessor, old_rows, old_rows_hash, new_rows, new_rows_hash) FROM STDIN';
+  'COPY pg_temp.synapse_compress_state_changes (state_group, old_predecessor, new_predecessor, old_rows, old_hash, new_rows, new_rows_hash) FROM STDIN';
 
 /** Where their new rows are copied to. */
 export const COPY_ROWS =
@@ -55,7 +55,7 @@ export const BEGIN_BATCH = 'BEGIN ISOLATION LEVEL REPEATABLE READ';
 export const DEFINE_REWRITING = `SET client_min_messages = 'warning';
 CREATE TEMPORARY TABLE IF NOT EXISTS synapse_compress_state_changes (
     state_group bigint PRIMARY KEY, old_predecessor bigint, new_predecessor bigint,
-    old_rows bigint NOT NULL, old_rows_hash numeric NOT NULL,
+    old_rows bigint NOT NULL, old_hash numeric NOT NULL,
     new_rows bigint NOT NULL, new_rows_hash numeric NOT NULL
 );
 CREATE TEMPORARY TABLE IF NOT EXISTS synapse_compress_state_rows (
@@ -137,8 +137,10 @@ BEGIN
             done := done + 1;
         ELSIF stored_edges <> array_remove(ARRAY[change.old_predecessor], NULL) THEN
             reason := 'its predecessor is not what was read';
-        ELSIF stored_rows <> change.old_rows OR stored_hash <> change.old_rows_hash THEN
-            reason := 'its rows are not what was read';
+        ELSIF stored_rows <> change.old_rows
+            OR stored_hash + hashtextextended(format('%s %s %s',
+                change.state_group, change.old_predecessor, change.new_predecessor), 0) <> change.old_hash THEN
+            reason := 'its rows are not what was read, or its change is spoilt';
         ELSE
             rewritten := rewritten || change.state_group;
             deleted := deleted + stored_rows;

@@ -18,7 +18,7 @@ SET synapse_compress_state.skipped = '0';
 
 CREATE OR REPLACE PROCEDURE pg_temp.take_state_group(
     group_id bigint, room text, old_predecessor bigint, new_predecessor bigint,
-    old_rows bigint, old_rows_hash numeric
+    old_rows bigint, old_hash numeric
 ) LANGUAGE plpgsql SET lock_timeout = '10s' AS $procedure$
 DECLARE
     reason text;
@@ -55,8 +55,10 @@ BEGIN
             reason := 'its new predecessor is not older';
         ELSIF stored_edges <> array_remove(ARRAY[old_predecessor], NULL) THEN
             reason := 'its predecessor is not what was read';
-        ELSIF stored_rows <> old_rows OR stored_hash <> old_rows_hash THEN
-            reason := 'its rows are not what was read';
+        ELSIF stored_rows <> old_rows
+            OR stored_hash + hashtextextended(format('%s %s %s',
+                group_id, old_predecessor, new_predecessor), 0) <> old_hash THEN
+            reason := 'its rows are not what was read, or its change is spoilt';
         ELSE
             UPDATE state_groups SET room_id = room_id WHERE id IN (group_id, new_predecessor);
             DELETE FROM state_group_edges WHERE state_group = group_id;

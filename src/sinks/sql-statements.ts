@@ -61,10 +61,10 @@ export const COMMIT = 'COMMIT;\n';
 /** Begins a group's transaction. The comment is for whoever reads the rows back. */
 export function takeGroup(group: Omit<ChangedGroup, 'change'> & Hashes, room: string): string {
   const { stateGroup, oldPredecessor, newPredecessor, oldRows, newRows } = group;
-  return `${BEGIN}CALL pg_temp.take_state_group(${stateGroup}, ${room}, ${oldPredecessor ?? 'NULL'}, ${newPredecessor ?? 'NULL'}, ${oldRows}, ${group.oldRowsHash}); -- ${newRows} new rows of hash ${group.newRowsHash}\n`;
+  return `${BEGIN}CALL pg_temp.take_state_group(${stateGroup}, ${room}, ${oldPredecessor ?? 'NULL'}, ${newPredecessor ?? 'NULL'}, ${oldRows}, ${group.oldHash}); -- ${newRows} new rows of hash ${group.newRowsHash}\n`;
 }
 
-type Hashes = Pick<ChangedGroup['change'], 'oldRowsHash' | 'newRowsHash'>;
+type Hashes = Pick<ChangedGroup['change'], 'oldHash' | 'newRowsHash'>;
 
 /** New rows of a group that was taken. */
 export function guardedList(stateGroup: number, room: string): List {

@@ -3,6 +3,7 @@ import { text } from 'node:stream/consumers';
 import type { TestContext } from 'node:test';
 import type pg from 'pg';
 import { Rewriter } from '../../src/apply/rewriter.js';
+import { idsHash } from '../../src/planner/ids-hash.js';
 import type { ChangedGroup, PlannedGroup } from '../../src/planner/planned-group.js';
 import { sqlSink } from '../../src/sinks/sql.js';
 import { testDatabase } from './postgres.js';
@@ -83,14 +84,15 @@ export async function planChange(
     [stateGroup],
   );
   const { predecessor, rows, hash } = stored[0];
+  const oldPredecessor = predecessor === null ? undefined : Number(predecessor);
   return {
     stateGroup,
-    oldPredecessor: predecessor === null ? undefined : Number(predecessor),
+    oldPredecessor,
     newPredecessor,
     oldRows: Number(rows),
     newRows: delta.length,
     change: {
-      oldRowsHash: BigInt(hash),
+      oldHash: BigInt(hash) + idsHash(stateGroup, oldPredecessor, newPredecessor),
       newRowsHash: delta.reduce((sum, row) => sum + BigInt(row.hash), 0n),
       rows: Buffer.from(delta.map(({ row }) => `${row}\n`).join('')),
     },
@@ -119,18 +121,21 @@ export async function storeManyGroups(db: TestDatabase): Promise<ChangedGroup[]>
     `SELECT id, hashtextextended('$t' || id, hashtextextended('', hashtextextended('topic', 0))) AS hash
      FROM generate_series(11, 30) AS id`,
   );
-  return groups.map(({ id, hash }) => ({
-    stateGroup: id,
-    oldPredecessor: id - 1,
-    newPredecessor: id === 20 ? undefined : id - 5,
-    oldRows: 1,
-    newRows: 1,
-    change: {
-      oldRowsHash: BigInt(hash),
-      newRowsHash: BigInt(hash),
-      rows: Buffer.from(`topic\t\t$t${id}\n`),
-    },
-  }));
+  return groups.map(({ id, hash }) => {
+    const newPredecessor = id === 20 ? undefined : id - 5;
+    return {
+      stateGroup: id,
+      oldPredecessor: id - 1,
+      newPredecessor,
+      oldRows: 1,
+      newRows: 1,
+      change: {
+        oldHash: BigInt(hash) + idsHash(id, id - 1, newPredecessor),
+        newRowsHash: BigInt(hash),
+        rows: Buffer.from(`topic\t\t$t${id}\n`),
+      },
+    };
+  });
 }
 
 /** What a role needs to apply changes, as GRANT and REVOKE name it. */
@@ -200,7 +205,7 @@ export async function apply(client: pg.Client, sql: string): Promise<Outcome> {
 export const NOT_IN_ROOM = 'it or its new predecessor is not in the room any more';
 const PENDING = 'it or its new predecessor is about to be deleted';
 const OTHER_EDGE = 'its predecessor is not what was read';
-const OTHER_ROWS = 'its rows are not what was read';
+export const OTHER_ROWS = 'its rows are not what was read, or its change is spoilt';
 
 /** What another may have done to a group since it was read; group 4 is to be put on group 2. */
 export const SINCE: readonly { what: string; sql: string; skipped: number; reason: string }[] = [
