@@ -15,12 +15,13 @@ import {
   groupsOfRoom,
   ROW_COLUMNS,
 } from '../src/sources/postgres/check-statements.js';
+import pg from 'pg';
 import { openPostgresSource } from '../src/sources/postgres/postgres-source.js';
 import {
   ANCESTORS,
   DESCENDANTS,
   DO_WITHOUT_INDEX,
-  BEGIN,
+  beginStatement,
   edgesStatement,
   edgesToStatement,
   GROUPS_PER_STATEMENT,
@@ -471,7 +472,7 @@ describe('the server', () => {
           { length: Math.min(groups, GROUPS_PER_STATEMENT) },
           (_, i) => share * (i + 1),
         );
-        await db.query(BEGIN);
+        await db.query(beginStatement([]));
         await db.query(SET_UP);
         const missing = `{${ids.subarray(0, 50).join(',')}}`;
         for (const [statement, values] of [
@@ -519,12 +520,32 @@ describe('the server', () => {
   }
 });
 
+test('a table that another writes anew is waited for before the snapshot is taken', async (t) => {
+  const db = await testDatabase(t);
+  await fill(db, 1, 200);
+  const other = new pg.Client({ connectionString: db.url });
+  // The database goes first, and takes the connection with it.
+  other.on('error', () => {});
+  await other.connect();
+  await other.query(
+    'BEGIN; CREATE TEMPORARY TABLE edges AS TABLE state_group_edges; TRUNCATE state_group_edges; INSERT INTO state_group_edges TABLE edges',
+  );
+  const opening = withSource(t, db);
+  await until(db, OUR_SESSIONS, ([session]) => session?.['wait_event'] === 'relation');
+  await other.query('COMMIT');
+  const { groups } = await opening;
+  assert.deepEqual(
+    [groups.length, groups.successors.reduce((sum, count) => sum + count, 0)],
+    [200, 199],
+  );
+});
+
 test('edges and groups are joined by a hash where the index on predecessors is missing', async (t) => {
   const db = await testDatabase(t);
   await fill(db, 1, GROUPS);
   const ids = Float64Array.from({ length: GROUPS }, (_, i) => i + 1);
   const isHashed = async (): Promise<boolean> => {
-    await db.query(BEGIN);
+    await db.query(beginStatement([]));
     await db.query(SET_UP);
     await db.query(DO_WITHOUT_INDEX);
     const nodes = await planOf(db, edgesToStatement(ids), []);

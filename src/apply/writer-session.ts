@@ -55,6 +55,7 @@ const SETTINGS = `
     tcp_keepalives_idle: '30',
     tcp_keepalives_interval: '10',
     tcp_keepalives_count: '3',
+    client_connection_check_interval: '5s',
   })}`;
 
 const WHEREABOUTS = `

@@ -4,7 +4,7 @@ import { closing, connect } from './connect.js';
 import { parseConnection } from './connection-settings.js';
 import { statementError, tablesMissing } from './database-errors.js';
 import {
-  BEGIN,
+  beginStatement,
   CHECK_TABLES,
   DO_WITHOUT_INDEX,
   INDEXED_COLUMNS,
@@ -18,6 +18,7 @@ interface TableCheck {
   readonly name: Table;
   readonly found: boolean;
   readonly readable: boolean;
+  readonly lockable: boolean;
   readonly indexed: boolean;
 }
 
@@ -40,8 +41,8 @@ export interface Snapshot {
 }
 
 /**
- * Connects, begins the transaction that all is read in, with settings that keep the planner on the indexes,
- * sees that the tables are there, and does the first that is to be done in it. Where that fails it is closed;
+ * Connects, sees that the tables are there, begins the transaction that all is read in, with settings that keep the
+ * planner on the indexes, and does the first that is to be done in it. Where that fails it is closed;
  * otherwise it stays open.
  *
  * @param doing when an error was, as for `statementError`
@@ -57,10 +58,11 @@ export async function openSnapshot<T>(
   const close = closing(client, signal);
   try {
     signal?.throwIfAborted();
-    await client.query(BEGIN);
-    const setUp = await client.query<{ time: string }>(SET_UP);
     const { rows } = await client.query<TableCheck>(CHECK_TABLES);
     await checkTables(client, rows);
+    const lockable = rows.filter((table) => table.lockable).map(({ name }) => name);
+    await client.query(beginStatement(lockable));
+    const setUp = await client.query<{ time: string }>(SET_UP);
     await client.query(DO_WITHOUT_INDEX);
     return await begin({ client, time: new Date(Number(setUp.rows[0].time)), close });
   } catch (error) {

@@ -36,6 +36,9 @@ const SETTINGS = {
       'jit',
     ].map((name) => [name, 'off']),
   ),
+  ...Object.fromEntries(
+    ['enable_indexonlyscan', 'enable_indexscan', 'enable_nestloop'].map((name) => [name, 'on']),
+  ),
   max_parallel_workers_per_gather: '0',
   client_encoding: 'UTF8',
   standard_conforming_strings: 'on',
@@ -45,10 +48,22 @@ const SETTINGS = {
   statement_timeout: '0',
   idle_in_transaction_session_timeout: '0',
   transaction_timeout: '0',
+  // Else the server would not notice that we are gone while it has nothing to send.
+  client_connection_check_interval: '5s',
 };
 
-/** Begins the one snapshot that all is read in. */
-export const BEGIN = 'BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY';
+/**
+ * Begins the one snapshot that all is read in, which is taken only when the tables are locked: whoever waits for a
+ * table that another writes anew, by TRUNCATE or ALTER TABLE, finds it empty in a snapshot of before.
+ */
+export function beginStatement(tables: readonly string[]): string {
+  return [
+    'BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY',
+    'SET LOCAL lock_timeout = 0',
+    'SET LOCAL statement_timeout = 0',
+    ...(tables.length === 0 ? [] : [`LOCK TABLE ${tables.join(', ')} IN ACCESS SHARE MODE`]),
+  ].join('; ');
+}
 
 /** What to set, a row with `name` and `value` each; without what the server's version lacks. */
 export function knownSettings(settings: Readonly<Record<string, string>>): string {
@@ -68,12 +83,13 @@ const hasIndex = (table: string, column: string): string => `EXISTS (
     )`;
 
 /**
- * Of each table: whether search_path leads to it, whether it may be read, and whether it has an index
- * (a view may be anything) that begins with the column it is read by.
+ * Of each table: whether search_path leads to it, whether it may be read, whether it can be locked, and whether it
+ * has an index (a view may be anything) that begins with the column it is read by.
  */
 export const CHECK_TABLES = `
   SELECT name, oid IS NOT NULL AS found,
     has_table_privilege(oid, 'SELECT') AS readable,
+    (SELECT relkind IN ('r', 'p', 'v') FROM pg_class WHERE pg_class.oid = table_oid.oid) AS lockable,
     (SELECT relkind NOT IN ('r', 'p') FROM pg_class WHERE pg_class.oid = table_oid.oid)
       OR ${hasIndex('table_oid.oid', 'key')} AS indexed
   FROM (VALUES ${Object.entries(INDEXED_COLUMNS)
