@@ -7,6 +7,7 @@ const OUTCOME: Outcome = {
   rewritten: 1,
   alreadyDone: 0,
   skipped: [],
+  blocked: 0,
   rowsDeleted: 60,
   rowsInserted: 40,
   seconds: 0.1,
@@ -27,9 +28,11 @@ function server(...loads: readonly object[]): { rewriter: Pick<Rewriter, 'query'
   return state;
 }
 
-async function milliseconds(work: Promise<void>): Promise<number> {
+/** How long after a batch that took so many seconds the next one may begin, in milliseconds. */
+async function rest(throttle: Throttle, seconds: number): Promise<number> {
   const begun = performance.now();
-  await work;
+  throttle.took(OUTCOME, seconds);
+  await throttle.pause();
   return performance.now() - begun;
 }
 
@@ -37,19 +40,16 @@ test('a pause is what the pace asks for beyond the time that the batch took', as
   const { rewriter } = server();
   const rows = new Throttle(rewriter, { pace: { rowsPerSecond: 500 } });
   assert.equal(rows.mostRows, 500);
-  rows.took(OUTCOME, 0.1);
-  assert.ok((await milliseconds(rows.pause())) >= 95);
+  assert.ok((await rest(rows, 0.1)) >= 95);
   const share = new Throttle(rewriter, { pace: { share: 0.25 } });
   assert.equal(share.mostRows, Infinity);
-  share.took(OUTCOME, 0.05);
-  assert.ok((await milliseconds(share.pause())) >= 145);
+  assert.ok((await rest(share, 0.05)) >= 145);
 });
 
 test('a signal ends a pause', async () => {
   const signal = AbortSignal.timeout(20);
   const throttle = new Throttle(server().rewriter, { pace: { rowsPerSecond: 1 }, signal });
-  throttle.took(OUTCOME, 0.1);
-  assert.ok((await milliseconds(throttle.pause())) < 50_000);
+  assert.ok((await rest(throttle, 0.1)) < 50_000);
 });
 
 test('a standby that is behind is waited for, and so is an old transaction', async () => {

@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { setTimeout } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
+import pg from 'pg';
 import { Rewriter } from '../src/apply/rewriter.js';
 import { nothingDone } from '../src/auto/auto-settings.js';
 import { BusyError, OutputError } from '../src/errors.js';
@@ -271,6 +272,31 @@ test('a room that fails is set aside, and the others are done', async (t) => {
   assert.deepEqual(rows[0].rooms, GOLDEN_ROOMS);
   expectSameStates(await readAllStates(db), before);
 });
+
+for (const settings of [{}, LEVELS] as const) {
+  const strategy = 'strategy' in settings ? 'levels' : 'adaptive';
+  test(`a room that another transaction is in the way of is due again (${strategy})`, async (t) => {
+    const db = await goldenDatabase(t);
+    const before = await readAllStates(db);
+    const other = new pg.Client({ connectionString: db.url });
+    other.on('error', () => {});
+    await other.connect();
+    await other.query('BEGIN; LOCK TABLE state_groups_state IN SHARE MODE');
+    const rooms = [GOLDEN_ROOMS[0]];
+    const held = await run(db, { ...settings, rooms, chunkSize: 5000 });
+    assert.equal(held.groupsRewritten, 0);
+    assert.match(
+      held.failed[0].reason,
+      /another transaction was in the way of (\d+) of \1 changes/,
+    );
+    await other.query('COMMIT');
+    const { rows } = await db.query('SELECT FROM state_compressor_progress');
+    assert.equal(rows.length, 0);
+    const free = await run(db, { ...settings, chunkSize: 5000 });
+    assert.deepEqual([free.failed, free.groupsSkipped, free.rooms], [[], 0, 3]);
+    expectSameStates(await readAllStates(db), before);
+  });
+}
 
 test('a chunk that would grow keeps its groups, and the run goes on with empty levels', async (t) => {
   const db = await testDatabase(t);

@@ -149,7 +149,7 @@ for (const options of PSQL_OPTIONS) {
     const states = await readAllStates(db);
 
     const { code, stdout, stderr } = await psql(db, Readable.from([sql]), ['-tA', ...options]);
-    assert.deepEqual([code, stdout], [0, '3|1\n']);
+    assert.deepEqual([code, stdout], [0, '3|1|0\n']);
     assert.match(stderr, /WARNING: {2}State group 4 was left as it is: its rows are not what was/);
     assert.doesNotMatch(stderr, /ERROR/);
     assert.equal(await edges(db), '2\t1\n3\t1\n4\t3\n5\t3\n');
@@ -170,11 +170,34 @@ test('a group whose statement fails is neither changed nor counted', async (t) =
 
   const sql = Readable.from([await guardedSql(await planRoom(db))]);
   const { stdout, stderr } = await psql(db, sql, ['-tA']);
-  assert.equal(stdout, '3|0\n');
+  assert.equal(stdout, '3|0|1\n');
   assert.match(stderr, /ERROR: {2}the disk is full/);
   assert.equal(await edges(db), '2\t1\n3\t1\n4\t3\n5\t3\n');
   expectSameStates(await readAllStates(db), states);
 });
+
+for (const [event, table] of [
+  ['DELETE', 'state_groups_state'],
+  ['INSERT', 'state_group_edges'],
+  ['DELETE', 'state_group_edges'],
+  ['UPDATE', 'state_groups'],
+]) {
+  test(`a trigger that swallows each ${event} of ${table} is noticed`, async (t) => {
+    if (!hasPsql) return t.skip('there is no psql');
+    const db = await testDatabase(t);
+    await store(db, ROOM_GROUPS);
+    await db.query(`
+      CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+      CREATE TRIGGER swallow BEFORE ${event} ON ${table} FOR EACH ROW EXECUTE FUNCTION swallow()`);
+    const states = await readAllStates(db);
+    const sql = Readable.from([await guardedSql(await planRoom(db))]);
+    const { stdout, stderr } = await psql(db, sql, ['-tA']);
+    // One of the four has no edge that would be in the trigger's way.
+    assert.equal(stdout, table === 'state_group_edges' ? '1|0|3\n' : '0|0|4\n');
+    assert.match(stderr, /ERROR: {2}A trigger or a rule kept rows of state group \d as they were/);
+    expectSameStates(await readAllStates(db), states);
+  });
+}
 
 test('tables in a schema of their own are found by the search path', async (t) => {
   const db = await testDatabase(t);

@@ -5,6 +5,7 @@ import { after, before, beforeEach, test } from 'node:test';
 import fc from 'fast-check';
 import pg from 'pg';
 import type { PlannedGroup } from '../src/planner/planned-group.js';
+import { idsHash } from '../src/planner/ids-hash.js';
 import { sqlSink } from '../src/sinks/sql.js';
 import { testPostgres } from './support/postgres.js';
 import type { TestDatabase } from './support/postgres.js';
@@ -48,7 +49,7 @@ function sink(
     newPredecessor,
     oldRows: 0,
     newRows: rows.reduce((count, byte) => count + (byte === LINE_FEED ? 1 : 0), 0),
-    change: { oldHash: 0n, newRowsHash: 0n, rows },
+    change: { oldHash: idsHash(2, undefined, newPredecessor), newRowsHash: 0n, rows },
   };
   const header = [`For ${room}`];
   return Readable.from([[group]]).pipe(sqlSink({ room, transactions, header }));
@@ -210,7 +211,7 @@ test('the statements of a bare change, and nothing for a group that stays', asyn
 -- two  lines
 
 SET client_encoding = 'UTF8';
-CREATE TEMPORARY TABLE IF NOT EXISTS synapse_compress_state_rows (type text, state_key text, event_id text);
+CREATE TEMPORARY TABLE IF NOT EXISTS pg_temp.synapse_compress_state_rows (type text, state_key text, event_id text);
 
 WITH there AS (SELECT FROM state_groups WHERE id IN (4, 2) HAVING count(*) = 2),
 old_edges AS (DELETE FROM state_group_edges WHERE state_group = 4 AND prev_state_group <> 2 AND EXISTS (SELECT FROM there)),

@@ -24,7 +24,7 @@ export function rewriteError(error: unknown, doing: string): unknown {
 }
 
 function sentence(error: pg.DatabaseError, doing: string): string {
-  const { message } = error;
+  const message = error.hint === undefined ? error.message : `${error.message} (${error.hint})`;
   switch (codeOf(error)) {
     case '42501':
       return `The user may not do what is needed ${doing}: ${message}. ${PRIVILEGES}`;
@@ -35,6 +35,7 @@ function sentence(error: pg.DatabaseError, doing: string): string {
     case '53100':
       return `The server's disk is full ${doing}: ${message}. Groups are written anew before the old rows' space can be used again: free some, then run it again.`;
     case '26000':
+    case '3F000':
     case '42P01':
     case '42883':
       return `The session lost what was made in it ${doing}: ${message}. A connection pooler between here and Postgres does that; connect to Postgres itself.`;

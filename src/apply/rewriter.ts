@@ -24,6 +24,8 @@ export interface Outcome {
   readonly alreadyDone: number;
   /** Groups that were left as they are, and why: a clause about "it", the group. */
   readonly skipped: readonly { readonly stateGroup: number; readonly reason: string }[];
+  /** How many of these another transaction was in the way of. */
+  readonly blocked: number;
   /** Of `state_groups_state`. */
   readonly rowsDeleted: number;
   readonly rowsInserted: number;
@@ -68,6 +70,7 @@ interface BatchResult {
   readonly done: number;
   readonly deleted: number;
   readonly inserted: number;
+  readonly blocked: number;
   readonly skipped: readonly (readonly [stateGroup: number, reason: string])[];
 }
 
@@ -237,11 +240,13 @@ export class Rewriter {
       const results = (await client.query(
         rewriteStatement(room, mode),
       )) as unknown as pg.QueryResult<{ outcome: BatchResult }>[];
-      const { rewritten, done, deleted, inserted, skipped } = results.at(-1)!.rows[0].outcome;
+      const { rewritten, done, deleted, inserted, blocked, skipped } =
+        results.at(-1)!.rows[0].outcome;
       const ofBatch = {
         rewritten,
         alreadyDone: done,
         skipped: skipped.map(([stateGroup, reason]) => ({ stateGroup, reason })),
+        blocked,
         rowsDeleted: deleted,
         rowsInserted: inserted,
       };

@@ -2,7 +2,7 @@ import type pg from 'pg';
 import { BatchSize } from '../apply/apply-changes.js';
 import type { Rewriter, Within } from '../apply/rewriter.js';
 import { Throttle } from '../apply/throttle.js';
-import { RoomNotFoundError } from '../errors.js';
+import { DatabaseError, RoomNotFoundError } from '../errors.js';
 import { AdaptivePlanner } from '../planner/adaptive.js';
 import type { AdaptiveSettings } from '../planner/adaptive.js';
 import { LevelsPlanner } from '../planner/levels.js';
@@ -27,6 +27,9 @@ import type { RoomEstimate } from './room-estimates.js';
  * have. Where its new rows are more bytes than this it is several, and the chunk counts with the last.
  */
 const MOST_BYTES = 64_000_000;
+
+/** A room or chunk is not done where another transaction was in the way of more than this part of its changes. */
+const MOST_BLOCKED = 0.1;
 
 /** Plans one room or chunk after the other, applies what gains, and saves how far each room is. */
 export class RoomCompressor {
@@ -248,7 +251,11 @@ export class RoomCompressor {
     );
   }
 
-  /** Rewrites groups in batches, or those of a chunk of levels at once; `within` goes with the last. */
+  /**
+   * Rewrites groups in batches, or those of a chunk of levels at once; `within` goes with the last.
+   *
+   * @throws DatabaseError in its place where too many groups had another transaction in their way
+   */
   async #rewrite(
     room: string,
     { spool, groupsToWrite }: RoomChanges,
@@ -259,6 +266,11 @@ export class RoomCompressor {
     let batch: ChangedGroup[] = [];
     let bytes = 0;
     let left = groupsToWrite;
+    let blocked = 0;
+    const isTooMany = (count: number): boolean => count > MOST_BLOCKED * groupsToWrite;
+    const unlessBlocked: Within = async (client, outcome) => {
+      if (!isTooMany(blocked + outcome.blocked)) await within(client, outcome);
+    };
     for await (const { group } of spool!.read()) {
       batch.push(group);
       bytes += group.change.rows.length;
@@ -277,12 +289,13 @@ export class RoomCompressor {
       const begun = performance.now();
       const outcome = await this.#rewriter!.rewrite(
         { room, changes: batch },
-        left === 0 ? within : undefined,
+        left === 0 ? unlessBlocked : undefined,
       );
       batch = [];
       bytes = 0;
       this.#size.took(outcome.seconds);
       this.#throttle!.took(outcome, (performance.now() - begun) / 1000);
+      blocked += outcome.blocked;
       counts.groupsRewritten += outcome.rewritten;
       counts.groupsSkipped += outcome.skipped.length;
       counts.rowsDeleted += outcome.rowsDeleted;
@@ -293,6 +306,11 @@ export class RoomCompressor {
           stateGroup,
         });
       }
+    }
+    if (isTooMany(blocked)) {
+      throw new DatabaseError(
+        `another transaction was in the way of ${blocked} of ${counted(groupsToWrite, 'change')}. The next run takes the room up again.`,
+      );
     }
   }
 }

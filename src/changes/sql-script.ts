@@ -1,8 +1,9 @@
-import { GUARD_SUMMARY } from '../sinks/sql-guard.js';
+import { guardSummary } from '../sinks/sql-guard.js';
 import { literal } from '../sinks/sql-literal.js';
 import {
   bareList,
   BEGIN,
+  BEGIN_LARGE,
   COMMIT,
   guardedList,
   LARGE_LIST,
@@ -58,16 +59,15 @@ function roomOf(line: string): string | undefined {
   }
 }
 
-const SUMMARY = GUARD_SUMMARY.slice(1);
-
 const TAKE =
   /^CALL pg_temp\.take_state_group\((\d{1,16}), .*, (\d{1,16}|NULL), (\d{1,16}|NULL), (\d{1,10}), (-?\d{1,30})\); -- (\d{1,10}) new rows of hash (-?\d{1,30})$/s;
 
 async function* readGuarded(lines: ScriptLines, room: string): AsyncGenerator<RoomChange> {
   const name = literal(room);
-  for (;;) {
+  for (let groups = 0; ; groups++) {
     await lines.expect('\n');
-    if (await isNext(lines, SUMMARY)) return lines.expect(SUMMARY);
+    const summary = guardSummary(groups).slice(1);
+    if (await isNext(lines, summary)) return lines.expect(summary);
     await lines.expect(BEGIN);
     const call = (await lines.next()).toString();
     const group = takenGroup(call);
@@ -117,9 +117,11 @@ async function* readBare(lines: ScriptLines, room: string): AsyncGenerator<NewEn
     if (line.toString('latin1', 0, COMMENT.length) === COMMENT) return;
     await lines.expect('\n');
     const rows = new RowsWriter();
-    const isLarge = await isNext(lines, LARGE_LIST.begin);
-    if (isLarge) {
-      do await readList(lines, LARGE_LIST, rows);
+    let listed: number | undefined;
+    if (await isNext(lines, BEGIN_LARGE)) {
+      await lines.expect(BEGIN_LARGE);
+      listed = 0;
+      do listed += await readList(lines, LARGE_LIST, rows);
       while (await isNext(lines, LARGE_LIST.begin));
       await lines.expect('\n');
     }
@@ -127,8 +129,8 @@ async function* readBare(lines: ScriptLines, room: string): AsyncGenerator<NewEn
     lines.back();
     const stateGroup = Number(group);
     const newPredecessor = predecessor === undefined ? undefined : Number(predecessor);
-    await lines.expect(swap(stateGroup, newPredecessor));
-    if (isLarge) await lines.expect(largeSelect(stateGroup, name));
+    await lines.expect(swap(stateGroup, newPredecessor, listed));
+    if (listed !== undefined) await lines.expect(largeSelect(stateGroup, name));
     else if (await isNext(lines, NO_ROWS)) await lines.expect(NO_ROWS);
     else await readList(lines, bareList(stateGroup, name), rows);
     yield { room, group: { stateGroup, newPredecessor, change: { rows: rows.take() } } };

@@ -53,6 +53,7 @@ export const BEGIN_BATCH = 'BEGIN ISOLATION LEVEL REPEATABLE READ';
  * left, and these are skipped. With `dry_run` it locks and writes nothing, but says what it would do.
  */
 export const DEFINE_REWRITING = `SET client_min_messages = 'warning';
+SET row_security = off;
 CREATE TEMPORARY TABLE IF NOT EXISTS synapse_compress_state_changes (
     state_group bigint PRIMARY KEY, old_predecessor bigint, new_predecessor bigint,
     old_rows bigint NOT NULL, old_hash numeric NOT NULL,
@@ -76,6 +77,8 @@ DECLARE
     stored_rows bigint;
     stored_hash numeric;
     reason text;
+    predecessors bigint[];
+    touched bigint[];
     rows_written bigint;
 BEGIN
     rewritten := '{}';
@@ -147,6 +150,11 @@ BEGIN
             inserted := inserted + change.new_rows;
             IF NOT dry_run THEN
                 DELETE FROM state_group_edges WHERE state_group = change.state_group;
+                GET DIAGNOSTICS rows_written = ROW_COUNT;
+                IF rows_written < cardinality(stored_edges) THEN
+                    RAISE 'The edge of state group % was not deleted: a trigger or a rule is in the way.',
+                        change.state_group;
+                END IF;
                 DELETE FROM state_groups_state WHERE state_group = change.state_group;
                 GET DIAGNOSTICS rows_written = ROW_COUNT;
                 IF rows_written <> stored_rows THEN
@@ -164,14 +172,26 @@ BEGIN
         RETURN;
     END IF;
 
-    UPDATE state_groups SET room_id = room_id WHERE id = ANY (ARRAY(
-        SELECT unnest(rewritten) UNION
+    predecessors := ARRAY(
         SELECT new_predecessor FROM unnest(rewritten) AS state_group
-        JOIN pg_temp.synapse_compress_state_changes USING (state_group)));
+        JOIN pg_temp.synapse_compress_state_changes USING (state_group)
+        WHERE new_predecessor IS NOT NULL);
+    touched := ARRAY(SELECT unnest(rewritten) UNION SELECT unnest(predecessors));
+    UPDATE state_groups SET room_id = room_id WHERE id = ANY (touched);
+    GET DIAGNOSTICS rows_written = ROW_COUNT;
+    IF rows_written <> cardinality(touched) THEN
+        RAISE '% of % rows of state_groups were written: a trigger or a rule is in the way.',
+            rows_written, cardinality(touched);
+    END IF;
     INSERT INTO state_group_edges (state_group, prev_state_group)
     SELECT state_group, new_predecessor FROM unnest(rewritten) AS state_group
     JOIN pg_temp.synapse_compress_state_changes USING (state_group)
     WHERE new_predecessor IS NOT NULL;
+    GET DIAGNOSTICS rows_written = ROW_COUNT;
+    IF rows_written <> cardinality(predecessors) THEN
+        RAISE '% of % edges were inserted: a trigger or a rule is in the way.',
+            rows_written, cardinality(predecessors);
+    END IF;
     INSERT INTO state_groups_state (state_group, room_id, type, state_key, event_id)
     SELECT state_group, room, type, state_key, event_id FROM unnest(rewritten) AS state_group
     JOIN pg_temp.synapse_compress_state_rows USING (state_group);
@@ -202,6 +222,7 @@ DECLARE
     deleted bigint := 0;
     inserted bigint := 0;
     skipped bigint[] := '{}';
+    blocked bigint := 0;
     reasons text[] := '{}';
 BEGIN
     IF current_setting('transaction_isolation') NOT IN ('repeatable read', 'serializable') THEN
@@ -228,6 +249,7 @@ BEGIN
             -- Others wait for what is locked by now. So the next waits are short, and there are not many.
             SET LOCAL lock_timeout = '200ms';
             IF first = last OR failures >= 20 THEN
+                blocked := blocked + last - first + 1;
                 skipped := skipped || groups[first:last];
                 reasons := reasons || array_fill(SQLERRM, ARRAY[last - first + 1]);
             ELSE
@@ -245,7 +267,7 @@ BEGIN
         RAISE NOTICE 'State group % was left as it is: %.', skipped[place], reasons[place];
     END LOOP;
     PERFORM set_config('synapse_compress_state.batch', jsonb_build_object(
-        'rewritten', rewritten, 'done', done, 'deleted', deleted, 'inserted', inserted,
+        'rewritten', rewritten, 'done', done, 'deleted', deleted, 'inserted', inserted, 'blocked', blocked,
         'skipped', coalesce((SELECT jsonb_agg(jsonb_build_array(state_group, reason))
             FROM unnest(skipped, reasons) AS left_alone (state_group, reason)), '[]'))::text, true);
     PERFORM set_config(name, (coalesce(nullif(current_setting(name, true), ''), '0')::bigint + count)::text, false)

@@ -13,7 +13,8 @@
  * `state_groups`, SELECT, INSERT and DELETE on `state_group_edges` and `state_groups_state`, and SELECT
  * on `state_groups_pending_deletion` where that exists.
  */
-export const GUARD_DEFINITION = `SET synapse_compress_state.rewritten = '0';
+export const GUARD_DEFINITION = `SET row_security = off;
+SET synapse_compress_state.rewritten = '0';
 SET synapse_compress_state.skipped = '0';
 
 CREATE OR REPLACE PROCEDURE pg_temp.take_state_group(
@@ -27,6 +28,8 @@ DECLARE
     stored_edges bigint[];
     stored_rows bigint;
     stored_hash numeric;
+    written bigint;
+    rows_written bigint;
     outcome text := 'synapse_compress_state.rewritten';
 BEGIN
     BEGIN
@@ -61,10 +64,20 @@ BEGIN
             reason := 'its rows are not what was read, or its change is spoilt';
         ELSE
             UPDATE state_groups SET room_id = room_id WHERE id IN (group_id, new_predecessor);
+            GET DIAGNOSTICS written = ROW_COUNT;
             DELETE FROM state_group_edges WHERE state_group = group_id;
+            GET DIAGNOSTICS rows_written = ROW_COUNT;
+            written := written + least(rows_written, cardinality(stored_edges));
             INSERT INTO state_group_edges (state_group, prev_state_group)
             SELECT group_id, new_predecessor WHERE new_predecessor IS NOT NULL;
+            GET DIAGNOSTICS rows_written = ROW_COUNT;
+            written := written + rows_written;
             DELETE FROM state_groups_state WHERE state_group = group_id;
+            GET DIAGNOSTICS rows_written = ROW_COUNT;
+            IF written + rows_written <> locked_groups + cardinality(stored_edges)
+                + num_nonnulls(new_predecessor) + stored_rows THEN
+                RAISE 'A trigger or a rule kept rows of state group % as they were.', group_id;
+            END IF;
         END IF;
     EXCEPTION WHEN serialization_failure OR deadlock_detected OR lock_not_available OR unique_violation THEN
         reason := SQLERRM;
@@ -82,8 +95,12 @@ $procedure$;
 /** True in a transaction whose group `take_state_group` has taken. */
 export const PASSED = "current_setting('synapse_compress_state.taken') = 'yes'";
 
-/** The last statement: how many groups were rewritten and how many left as they were. */
-export const GUARD_SUMMARY = `
-SELECT current_setting('synapse_compress_state.rewritten') AS "state groups rewritten",
-    current_setting('synapse_compress_state.skipped') AS "left as they were";
+/** The last statement: of so many groups, how many were rewritten, left as they were, and failed with an error. */
+export function guardSummary(groups: number): string {
+  return `
+WITH counts AS (SELECT current_setting('synapse_compress_state.rewritten')::bigint AS rewritten,
+    current_setting('synapse_compress_state.skipped')::bigint AS skipped)
+SELECT rewritten AS "state groups rewritten", skipped AS "left as they were",
+    ${groups} - rewritten - skipped AS "failed" FROM counts;
 `;
+}

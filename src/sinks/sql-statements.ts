@@ -7,7 +7,7 @@ import { GUARD_DEFINITION, PASSED } from './sql-guard.js';
  */
 
 /** A table of the session's own, for the rows of a bare change that are too many for one statement. */
-const LARGE = 'synapse_compress_state_rows';
+const LARGE = 'pg_temp.synapse_compress_state_rows';
 
 const INSERT = 'INSERT INTO state_groups_state (state_group, room_id, type, state_key, event_id)\n';
 const LIST_END = ') AS rows (type, state_key, event_id)';
@@ -23,8 +23,14 @@ export function setup(transactions: boolean): string {
 /**
  * Begins the statement of a bare change; one of the three texts below follows. It does nothing where the group or
  * its new predecessor is gone: what is based on a group that Synapse has deleted meanwhile would lose its state.
+ *
+ * @param listed how many rows the lists before it have, if there are any; nor does it do anything if one failed
  */
-export function swap(stateGroup: number, newPredecessor: number | undefined): string {
+export function swap(
+  stateGroup: number,
+  newPredecessor: number | undefined,
+  listed?: number,
+): string {
   const groups = newPredecessor === undefined ? [stateGroup] : [stateGroup, newPredecessor];
   const oldEdges = `old_edges AS (DELETE FROM state_group_edges WHERE state_group = ${stateGroup}`;
   const edges =
@@ -34,7 +40,8 @@ export function swap(stateGroup: number, newPredecessor: number | undefined): st
 new_edge AS (INSERT INTO state_group_edges (state_group, prev_state_group)
 SELECT ${stateGroup}, ${newPredecessor} FROM there
 WHERE NOT EXISTS (SELECT FROM state_group_edges WHERE state_group = ${stateGroup} AND prev_state_group = ${newPredecessor})),\n`;
-  return `WITH there AS (SELECT FROM state_groups WHERE id IN (${groups.join(', ')}) HAVING count(*) = ${groups.length}),
+  const all = listed === undefined ? '' : ` AND (SELECT count(*) FROM ${LARGE}) = ${listed}`;
+  return `WITH there AS (SELECT FROM state_groups WHERE id IN (${groups.join(', ')}) HAVING count(*) = ${groups.length}${all}),
 ${edges}old_rows AS (DELETE FROM state_groups_state WHERE state_group = ${stateGroup} AND EXISTS (SELECT FROM there) RETURNING *)\n${INSERT}`;
 }
 
@@ -51,6 +58,9 @@ export function bareList(stateGroup: number, room: string): List {
 export function largeSelect(stateGroup: number, room: string): string {
   return `${selection(stateGroup, room)} FROM there, ${LARGE};\nTRUNCATE ${LARGE};\n`;
 }
+
+/** Stands before the lists for `largeSelect`: those of a script that was cut off may be there yet. */
+export const BEGIN_LARGE = `TRUNCATE ${LARGE};\n`;
 
 /** Rows for `largeSelect`. */
 export const LARGE_LIST: List = { begin: `INSERT INTO ${LARGE} VALUES\n`, end: ';\n' };

@@ -3,10 +3,11 @@ import type { Transform } from 'node:stream';
 import { isChanged } from '../planner/planned-group.js';
 import type { ChangedGroup, PlannedGroup } from '../planner/planned-group.js';
 import { LEAST_PIECE, PIECE } from './output-writer.js';
-import { GUARD_SUMMARY } from './sql-guard.js';
+import { guardSummary } from './sql-guard.js';
 import { comment, literal, SqlWriter } from './sql-literal.js';
 import {
   bareList,
+  BEGIN_LARGE,
   COMMIT,
   guardedList,
   LARGE_LIST,
@@ -43,17 +44,17 @@ export function sqlSink({ room, transactions, header }: SqlSettings): Transform 
       const sql = new SqlWriter();
       const roomLiteral = literal(room);
       const write = transactions ? writeGuarded : writeBare;
-      let begun = false;
+      let groups = 0;
       for await (const planned of source) {
         for (const group of planned) {
           if (!isChanged(group)) continue;
-          if (!begun) sql.write(comment(header) + setup(transactions));
-          begun = true;
+          if (groups === 0) sql.write(comment(header) + setup(transactions));
+          groups++;
           yield* write(sql, roomLiteral, group);
         }
         if (sql.length >= LEAST_PIECE) yield sql.take();
       }
-      if (begun && transactions) sql.write(GUARD_SUMMARY);
+      if (groups > 0 && transactions) sql.write(guardSummary(groups));
       if (sql.length > 0) yield sql.take();
     },
   ) as Transform;
@@ -68,10 +69,10 @@ function* writeBare(sql: SqlWriter, room: string, group: ChangedGroup): Generato
   // Quoting can double a row, so half the bytes make one statement for certain.
   const isLarge = newRows > ROWS_PER_STATEMENT || 2 * change.rows.length > BYTES_PER_STATEMENT;
   if (isLarge) {
-    sql.write('\n');
+    sql.write(`\n${BEGIN_LARGE}`);
     yield* writeRows(sql, group, LARGE_LIST);
   }
-  sql.write(`\n${swap(stateGroup, newPredecessor)}`);
+  sql.write(`\n${swap(stateGroup, newPredecessor, isLarge ? newRows : undefined)}`);
   if (newRows === 0) sql.write(NO_ROWS);
   else if (isLarge) sql.write(largeSelect(stateGroup, room));
   else yield* writeRows(sql, group, bareList(stateGroup, room));
