@@ -14,7 +14,7 @@ function naive(prev: Int32Array): number[] | undefined {
   const longest = Math.max(0, ...all.map(hops));
   if (longest !== SYNAPSE_HOPS) return undefined;
   const toCome = (group: number): number =>
-    hops(group) === SYNAPSE_HOPS
+    hops(group) === SYNAPSE_HOPS || (!prev.includes(group) && prev[group + 1] === -1)
       ? Infinity
       : Math.max(0, ...all.filter((on) => prev[on] === group).map((on) => 1 + toCome(on)));
   return all.map((group) => Math.min(UNENDING, toCome(group)));

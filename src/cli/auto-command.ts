@@ -257,7 +257,11 @@ function summaryText(summary: AutoSummary, how: 'Done' | 'Stopped', dryRun: bool
     `${how} after ${Math.round(summary.seconds)} s: in ${counted(rooms, 'room')} ${what}`,
     ...(groupsSkipped > 0
       ? [
-          `${counted(groupsSkipped, 'state group was left as it is', 'state groups were left as they are')}`,
+          counted(
+            groupsSkipped,
+            'state group was left as it is',
+            'state groups were left as they are',
+          ),
         ]
       : []),
     ...(summary.withoutGain > 0
