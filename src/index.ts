@@ -1,5 +1,3 @@
-export { Rewriter } from './apply/rewriter.js';
-export type { Batch, Outcome, RewriterSettings, Within } from './apply/rewriter.js';
 export { compressRooms } from './compress-rooms.js';
 export type { CompressRoomsSettings } from './compress-rooms.js';
 export { compressRoom } from './compress.js';
@@ -10,10 +8,8 @@ export {
   CompressStateError,
   DatabaseError,
   InputError,
-  IrregularTablesError,
   OutputError,
   RoomNotFoundError,
-  StatesDifferError,
   UsageError,
   VerificationError,
 } from './errors.js';
@@ -24,25 +20,37 @@ export type { Change, ChangedGroup, PlannedGroup } from './planner/planned-group
 export type { Plan, Planner } from './planner/planner.js';
 export type { Hops } from './planner/room-counts.js';
 export { RoomPlan } from './planner/room-plan.js';
+export type { IsEnough } from './planner/room-plan.js';
 export type { Progress } from './report/progress-text.js';
 export type { RoomFailure, Totals } from './report/room-totals.js';
 export type { Statistics } from './report/statistics.js';
-export type { Format } from './sinks/change-sink.js';
+export type { ChangeSinkSettings, Format } from './sinks/change-sink.js';
 export { copySink } from './sinks/copy.js';
+export type { CopySettings } from './sinks/copy.js';
 export { GRAPH_FILES, graphSink } from './sinks/graphs.js';
 export { jsonlSink } from './sinks/jsonl.js';
-export type { Output } from './sinks/output.js';
 export { openFileOutput, openSpooledOutput, openStreamedOutput } from './sinks/output.js';
+export type { OpenOutput, Output, SpoolSettings } from './sinks/output.js';
 export { sqlSink } from './sinks/sql.js';
+export type { SqlSettings } from './sinks/sql.js';
 export { openTablesOutput } from './sinks/tables-output.js';
+export type { TablesSettings } from './sinks/tables-output.js';
 export { tablesSink } from './sinks/tables.js';
 export type { AllRooms, RoomToOpen } from './sources/all-rooms.js';
 export { openFilesRooms } from './sources/files/files-rooms.js';
 export { openFilesSource } from './sources/files/files-source.js';
+export type { FilesSourceSettings } from './sources/files/files-source.js';
+export type { GroupRange } from './sources/group-range.js';
 export type { GroupTable, Irregularity } from './sources/group-table.js';
 export { openPostgresRooms } from './sources/postgres/postgres-rooms.js';
 export { openPostgresSource } from './sources/postgres/postgres-source.js';
-export type { GroupRange } from './sources/group-range.js';
+export type { PostgresSourceSettings } from './sources/postgres/postgres-source.js';
+export type { SnapshotSettings } from './sources/postgres/snapshot.js';
 export type { RoomSource } from './sources/room-source.js';
+export type { StoredTables } from './sources/stored-tables.js';
+export { NO_STATE } from './state/live-states.js';
+export type { LiveStates } from './state/live-states.js';
 export { compareRooms } from './verify/compare-rooms.js';
+export type { CompareSettings } from './verify/compare-rooms.js';
+export type { StateDifference } from './verify/state-difference.js';
 export { VERSION } from './version.js';

@@ -14,13 +14,34 @@ const REASONS: Readonly<Record<string, string>> = {
   EROFS: 'the file system is read-only',
 };
 
-/** Says in a sentence why something can't be written; what is an OutputError already stays as it is. */
-export function outputError(name: string, cause: unknown, spaceAdvice: string): OutputError {
+/**
+ * Says in a sentence why something can't be written; what is an OutputError already stays as it is.
+ *
+ * @param spaceAdvice what to do where there is no space
+ * @param placeAdvice what to do where it can't be written for another reason
+ */
+export function outputError(
+  name: string,
+  cause: unknown,
+  spaceAdvice: string,
+  placeAdvice = '',
+): OutputError {
   if (cause instanceof OutputError) {
     return cause;
   }
   const code = codeOf(cause);
   const reason = REASONS[code] ?? (cause instanceof Error ? cause.message : String(cause));
-  const advice = code === 'ENOSPC' || code === 'EDQUOT' ? ` ${spaceAdvice}` : '';
+  const isFull = code === 'ENOSPC' || code === 'EDQUOT';
+  const advice = isFull ? ` ${spaceAdvice}` : placeAdvice && ` ${placeAdvice}`;
   return new OutputError(`Can't write ${name}: ${reason}.${advice}`, { cause });
+}
+
+/** The same for a file in the folder for temporary files. */
+export function temporaryFileError(folder: string, cause: unknown): OutputError {
+  return outputError(
+    `a temporary file in ${folder}`,
+    cause,
+    'Free some, or name another folder with --tmpdir.',
+    'Name another folder with --tmpdir.',
+  );
 }

@@ -211,11 +211,10 @@ test('-c leaves what it applies in the file that -o names, and that there is no 
 
   const second = await runCli(compress);
   assert.equal(second.code, 0, second.stderr);
-  assert.ok(second.stderr.includes(`${file} was of an earlier run and has no changes in it now.`));
+  assert.ok(second.stderr.includes(`There are no changes in ${file}.\n`));
   const nothing = await runCli(['apply', file, '-p', db.url]);
   assert.equal(nothing.code, 0, nothing.stderr);
-  assert.match(nothing.stderr, /Rewrote 0 state groups/);
-  assert.doesNotMatch(nothing.stderr, /already/);
+  assert.equal(nothing.stderr, `There are no changes in ${file}.\n`);
   const verified = await runCli(['verify', db.url, '--changes', file, '-r', LARGE_ROOM]);
   assert.equal(verified.code, 0, verified.stderr);
 

@@ -201,6 +201,33 @@ test('a folder that may not be read is told', async (t) => {
   assert.match(stderr, /Can't read .*export: permission is denied\.$/m);
 });
 
+test('a terminal obeys nothing of a room, and no password is shown that stands in the wrong place', async (t) => {
+  const folder = await exportRoom(t);
+  const room = '!x\u001b[2J\u009b\u202e\rDone';
+  const { stderr } = await runCli(['-i', folder, '-r', room]);
+  assert.ok(stderr.includes(String.raw`room '!x\u001b[2J\u009b\u202e\u000dDone'`), stderr);
+  for (const args of [['-i', 'postgresql://u:s3cret@h/d'], ['postgresql://u:s3cret@h/d']]) {
+    const misplaced = await runCli([...args, '-r', ROOM]);
+    assert.notEqual(misplaced.code, 0);
+    assert.match(misplaced.stderr, /postgresql:\/\/u:…@h\/d/);
+  }
+});
+
+test('a range that ends behind the room leaves hops under its newest groups', async (t) => {
+  const folder = await exportRoom(t);
+  const edges = Array.from({ length: 19 }, (_, i) => `${i + 2}\t${i + 1}\n`);
+  await writeFile(join(folder, 'state_group_edges.copy'), edges.join(''));
+  for (const [range, headroom] of [
+    [['-n', '100'], 50],
+    [['-s', '99999'], 50],
+    [['-n', '10'], 0],
+  ] as const) {
+    const { stdout } = await runCli(['-i', folder, '-r', ROOM, ...range, '--stats-file', '-']);
+    const { strategy } = JSON.parse(stdout) as Statistics;
+    assert.match(strategy, new RegExp(`, ${headroom} left under the newest`), range.join(' '));
+  }
+});
+
 test('every figure is one JSON object, on stdout or in a file', async (t) => {
   const folder = await exportRoom(t);
   const { file } = await outputFolder(t);
@@ -258,24 +285,25 @@ test('too few saved rows: the words of the old tool, and no changes, also where 
   const { file, left } = await outputFolder(t);
   const args = ['-i', folder, '-r', ROOM, '-m', '96'];
   for (const format of ['sql', 'copy', 'jsonl']) {
-    await writeFile(file, 'earlier');
+    // The first finds no file there, and the others that of the one before.
     const result = await runCli([...args, '-o', file, '--format', format]);
     assert.equal(result.code, 0);
     assert.match(
       result.stderr,
       /^Only 95 rows would be saved by this compression. Skipping output.$/m,
     );
-    assert.ok(
-      result.stderr.includes(`${file} was of an earlier run and has no changes in it now.`),
+    assert.ok(result.stderr.includes(`There are no changes in ${file}.\n`));
+    assert.equal(await readFile(file, 'utf8'), format === 'jsonl' ? '\n' : `${NO_CHANGES}\n`);
+    const applied = await runCli(['apply', file, '-p', 'host=127.0.0.1 port=1']);
+    assert.deepEqual(
+      [applied.code, applied.stderr],
+      [0, `There are no changes in ${file}.\n`],
+      'no database is asked',
     );
-    assert.equal(await readFile(file, 'utf8'), format === 'jsonl' ? '' : `${NO_CHANGES}\n`);
     assert.deepEqual(await left(), [basename(file)]);
     const piped = await runCli([...args, '-o', '-', '--format', format]);
     assert.equal(piped.stdout, await readFile(file, 'utf8'));
   }
-  const first = await runCli([...args, '-o', `${file}.first`]);
-  assert.equal(first.code, 0);
-  assert.deepEqual(await left(), [basename(file)]);
 });
 
 test('a chain that is stored too long is shortened where that is asked for, also if it costs rows', async (t) => {

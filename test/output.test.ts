@@ -148,6 +148,26 @@ test(
   },
 );
 
+test(
+  'a file in a folder that may not be written to is filled in its place',
+  { skip: process.getuid?.() === 0 && 'root may write anything' },
+  async (t) => {
+    const path = join(folder, 'out.sql');
+    await writeFile(path, 'earlier, and longer');
+    await chmod(folder, 0o500);
+    t.after(() => chmod(folder, 0o700));
+    const output = await openFileOutput(path, { tmpdir: root });
+    await fill(output, 'new');
+    assert.equal(await readFile(path, 'utf8'), 'earlier, and longer');
+    await output.keep();
+    assert.equal(await readFile(path, 'utf8'), 'new');
+    await assert.rejects(
+      openFileOutput(join(folder, 'other.sql'), { tmpdir: root }),
+      /permission is denied for its folder/,
+    );
+  },
+);
+
 test('a file that is mounted by itself is filled in its place', async (t) => {
   const path = join(folder, 'out.sql');
   const mounted = join(root, 'mounted.sql');

@@ -92,8 +92,10 @@ test('a room without rows has no percentage to divide by', () => {
 
 test('the next step is a psql line that keeps the state whole', () => {
   const guarded = nextSteps(statistics, { output: outFile, format: 'sql', transactions: true });
-  assert.deepEqual(guarded.slice(0, 3), [
+  assert.deepEqual(guarded.slice(0, 5), [
     'The changes (2.0 kB of SQL) are in out.sql. Apply them to your database with',
+    '  synapse_compress_state apply out.sql -p DSN',
+    'or',
     '  psql -f out.sql DATABASE',
     'Synapse may run meanwhile: a state group that has changed since is skipped.',
   ]);
@@ -109,7 +111,7 @@ test('the next step is a psql line that keeps the state whole', () => {
 
 test('the psql line can be pasted whatever the file is called', () => {
   const pasted = (name: string) =>
-    nextSteps(statistics, { output: { name, isFile: true }, format: 'sql', transactions: true })[1];
+    nextSteps(statistics, { output: { name, isFile: true }, format: 'sql', transactions: true })[3];
   assert.equal(pasted('my out.sql'), "  psql -f 'my out.sql' DATABASE");
   assert.equal(pasted("it's"), "  psql -f 'it'\\''s' DATABASE");
   assert.equal(pasted('-out.sql'), '  psql -f ./-out.sql DATABASE');

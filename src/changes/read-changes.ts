@@ -1,7 +1,7 @@
 import { InputError } from '../errors.js';
 import { readCopyScript, roomOfCopyScript } from './copy-script.js';
 import { readJsonLines } from './json-lines.js';
-import { NO_CHANGES } from '../sinks/no-changes.js';
+import { NO_CHANGES, NO_CHANGES_IN_JSON } from '../sinks/no-changes.js';
 import type { ChangeInput, NewEncoding, RoomChange } from './room-change.js';
 import { ScriptLines } from './script-lines.js';
 import { readSqlScript, SQL_FIRST_LINE } from './sql-script.js';
@@ -62,7 +62,7 @@ async function* readScripts(lines: ScriptLines): AsyncGenerator<RoomChange | New
     const room = roomOfCopyScript(first);
     if (room !== undefined) yield* readCopyScript(room, lines);
     else if (first.startsWith(SQL_FIRST_LINE)) yield* readSqlScript(lines);
-    else if (first !== NO_CHANGES) {
+    else if (first !== NO_CHANGES && first !== NO_CHANGES_IN_JSON) {
       throw lines.wrong(
         'is not how changes begin that synapse_compress_state writes as sql, copy or jsonl: it is another kind of file, or of another version.',
       );

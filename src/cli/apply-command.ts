@@ -100,10 +100,16 @@ export async function runApplyCommand(
     figures = await openFigures(command.statsFile, { tmpdir: tmpdir(), signal });
     // What is no file of changes, or has none yet, needs no database.
     const first = await changes.next();
+    if (first.done === true) {
+      status.say(`There are no changes in ${input.name}.`);
+      report = { ...applyFigures(nothingApplied()), dryRun: command.dryRun };
+      if (figures !== undefined) await writeFigures(report, figures);
+      return;
+    }
     rewriter = await openRewriter(command.dsn, status, signal);
     status.say(`${command.dryRun ? 'Looking at' : 'Applying'} the changes in ${input.name}...`);
     report = await applyAndReport(
-      { ...command, changes: following(first, changes), rewriter, totalGroups: undefined },
+      { ...command, changes: following(first.value, changes), rewriter, totalGroups: undefined },
       status,
       interruption,
     );
@@ -214,10 +220,9 @@ function stopped(by: Signal, cause: unknown): InterruptedError {
 
 /** Something that was taken from a generator, and the rest. */
 async function* following(
-  first: IteratorResult<RoomChange, void>,
+  first: RoomChange,
   rest: AsyncGenerator<RoomChange>,
 ): AsyncGenerator<RoomChange> {
-  if (first.done === true) return;
-  yield first.value;
+  yield first;
   yield* rest;
 }

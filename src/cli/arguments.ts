@@ -125,20 +125,24 @@ export class Arguments {
     return path !== undefined && STANDARD_OUTPUT.has(path) ? '-' : path;
   }
 
-  /** @throws UsageError if the value is no whole number, or less than `least` */
-  integer(name: string, least: number): number | undefined {
+  /** @throws UsageError if the value is no whole number from `least` to `most` */
+  integer(name: string, least: number, most?: number): number | undefined {
     const value = this.text(name);
-    return value === undefined ? undefined : parseInteger(value, flag(name, this.#options), least);
+    if (value === undefined) return undefined;
+    return parseInteger(value, flag(name, this.#options), least, most);
   }
 }
 
-/** The number that is written, where it is one from `least` on; `what` is what messages call it. */
-export function parseInteger(value: string, what: string, least: number): number {
+/** The number that is written, where it is one from `least` to `most`; `what` is what messages call it. */
+export function parseInteger(
+  value: string,
+  what: string,
+  least: number,
+  most = Number.MAX_SAFE_INTEGER,
+): number {
   const number = Number(value);
-  if (!/^-?\d+$/.test(value) || number < least || !Number.isSafeInteger(number)) {
-    throw new UsageError(
-      `${what} takes a whole number from ${least} to ${Number.MAX_SAFE_INTEGER}, not '${value}'.`,
-    );
+  if (!/^-?\d+$/.test(value) || number < least || number > most) {
+    throw new UsageError(`${what} takes a whole number from ${least} to ${most}, not '${value}'.`);
   }
   return number;
 }

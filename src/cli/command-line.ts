@@ -62,13 +62,13 @@ export function parseCommandLine(
   const given = readArguments(args, OPTIONS, (parser) =>
     parser
       .usage('Usage: $0 (-p DSN | -i PATH) -r ROOM [-o FILE] [options]')
-      .usage('Re-lays the state groups of a Synapse room so that they take fewer rows.')
+      .usage('Rewrites the state groups of a Synapse room so that they take fewer rows.')
       .example("$0 -p postgresql://host/db -r '!abc:example.com' -o out.sql -t", '')
       .example("$0 -p postgresql://host/db -r '!abc:example.com' -c", '')
-      .example("$0 -i exports/ -r '!abc:example.com' -o out.sql", '')
+      .example("$0 -i exports/ -r '!abc:example.com' -o out.sql -t", '')
       .example("… | $0 -i - -r '!abc:example.com' -o - -t | psql …", '')
       .epilogue(
-        'Commands stand beside it, each with a --help of its own: "$0 apply CHANGES" applies a file ' +
+        'Other commands, each with a --help of its own: "$0 apply CHANGES" applies a file ' +
           'of changes, "$0 rooms" lists the rooms by what they would save, "$0 auto" compresses them by ' +
           'itself, "$0 verify BEFORE AFTER" compares the states of a room, "$0 check SOURCE" looks for ' +
           'what is wrong in the tables.\n\n' +
@@ -209,7 +209,7 @@ export function chosenStrategy(given: Arguments): Strategy {
   const rebaseDeep = given.has('rebase-deep');
   const sizes = given.text('level-sizes')?.split(',').map(parseLevel);
   const name = given.text('strategy') ?? (sizes === undefined ? 'adaptive' : 'levels');
-  const maxHops = given.integer('max-hops', 1);
+  const maxHops = given.integer('max-hops', 1, MOST_HOPS);
   const headroom = given.integer('headroom', 0);
   if (name === 'levels') {
     if (maxHops !== undefined || headroom !== undefined || rebaseDeep) {
@@ -226,9 +226,6 @@ export function chosenStrategy(given: Arguments): Strategy {
     throw new UsageError(
       '-l (--level-sizes) is about levels, and --strategy adaptive is asked for.',
     );
-  }
-  if (maxHops !== undefined && maxHops > MOST_HOPS) {
-    throw new UsageError(`--max-hops takes at most ${MOST_HOPS}.`);
   }
   if (headroom !== undefined && headroom >= (maxHops ?? SYNAPSE_HOPS)) {
     throw new UsageError('--headroom must be less than --max-hops.');

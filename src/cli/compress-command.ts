@@ -14,6 +14,7 @@ import { AdaptivePlanner } from '../planner/adaptive.js';
 import { LevelsPlanner } from '../planner/levels.js';
 import type { Planner } from '../planner/planner.js';
 import type { AllRooms } from '../sources/all-rooms.js';
+import { IN_RANGE, type GroupTable } from '../sources/group-table.js';
 import type { RoomSource } from '../sources/room-source.js';
 import type { CompressCommand } from './command-line.js';
 import type { Commit } from './commit.js';
@@ -169,7 +170,7 @@ async function compressOne(run: Run, source: RoomSource): Promise<Statistics> {
   const statistics = await compressRoom({
     ...settingsOf(run),
     source,
-    planner: plannerOf(command),
+    planner: plannerOf(command, source.groups),
     ...(command.graphs && { graphs: process.cwd() }),
   }).catch((error: unknown) => {
     const isOfRows = error instanceof InputError && !(error instanceof ChangedInputError);
@@ -242,10 +243,11 @@ function throwIfFailed(result: Statistics | Totals): void {
   );
 }
 
-function plannerOf({ strategy, range }: CompressCommand): Planner {
+function plannerOf({ strategy, range }: CompressCommand, groups?: GroupTable): Planner {
   if (strategy.name === 'levels') return new LevelsPlanner(strategy.sizes);
-  // Groups at the end of a range are not the ones that Synapse goes on with.
-  const partial = range.maxStateGroup !== undefined || range.groupsToCompress !== undefined;
+  // Groups at the end of a range are not the ones that Synapse goes on with, if others are stored on them.
+  const hasEnd = range.maxStateGroup !== undefined || range.groupsToCompress !== undefined;
+  const partial = hasEnd && groups !== undefined && (groups.flags.at(-1)! & IN_RANGE) === 0;
   return new AdaptivePlanner({ ...(partial && { headroom: 0 }), ...strategy.settings });
 }
 
@@ -256,7 +258,7 @@ function write({ stream }: OpenOutput, text: string): Promise<void> {
 }
 
 /**
- * Leaves word that there are no changes, lest those of an earlier run be applied again.
+ * Leaves word that there are no changes: whoever applies a file after each run finds one, and none of an earlier run.
  *
  * @throws OutputError when changes that are of no use can't be taken back
  */
@@ -271,8 +273,9 @@ async function leaveNoChanges(
         'they are held back until it is known.',
     );
   }
-  if ((await writeNoChanges(command, spool)) && changes.isFile) {
-    status.say(`${changes.name} was of an earlier run and has no changes in it now.`);
+  await writeNoChanges(command, spool);
+  if (changes.isFile && command.format !== 'tables') {
+    status.say(`There are no changes in ${changes.name}.`);
   }
 }
 

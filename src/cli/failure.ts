@@ -1,4 +1,5 @@
 import { inspect } from 'node:util';
+import { withoutPassword } from './printable.js';
 import { codeOf, CompressStateError, OutputError, UsageError } from '../errors.js';
 
 /** Set to anything, it shows where an error came from. */
@@ -31,7 +32,7 @@ export function failureOf(
     const hint = thrown instanceof UsageError ? `\nSee ${program} --help for all options.` : '';
     return {
       exitCode: thrown.exitCode,
-      message: `synapse_compress_state: ${thrown.message}${hint}${details}`,
+      message: `synapse_compress_state: ${withoutPassword(thrown.message)}${hint}${details}`,
     };
   }
   const message = thrown instanceof Error ? thrown.message : inspect(thrown);

@@ -1,3 +1,4 @@
+import { onOneLine } from './printable.js';
 import type { StatusLine } from './status-line.js';
 
 const FORMATS = ['text', 'json'] as const;
@@ -14,7 +15,10 @@ type Log = (level: 'info' | 'warning' | 'error', message: string, fields?: objec
 /** A log on standard error. Lines have no time: journald and cron put their own. */
 export function openLog(format: LogFormat, status: StatusLine): Log {
   if (format === 'text') {
-    return (level, message) => status.say(level === 'info' ? message : `Warning: ${message}`);
+    return (level, message) => {
+      const line = onOneLine(message);
+      status.say(level === 'info' ? line : `Warning: ${line}`);
+    };
   }
   return (level, message, fields) =>
     status.say(JSON.stringify({ time: new Date().toISOString(), level, message, ...fields }));

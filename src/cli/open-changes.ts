@@ -1,5 +1,4 @@
-import { existsSync } from 'node:fs';
-import { NO_CHANGES } from '../sinks/no-changes.js';
+import { NO_CHANGES, NO_CHANGES_IN_JSON } from '../sinks/no-changes.js';
 import type { StoredTables } from '../sources/stored-tables.js';
 import { endWith, openFileOutput, openSpooledOutput, openStreamedOutput } from '../sinks/output.js';
 import type { OpenOutput, SpoolSettings } from '../sinks/output.js';
@@ -53,27 +52,24 @@ async function openOutput(
 }
 
 /**
- * Says in the place of changes that there are none, on standard output or where a file is of an earlier run;
- * gives whether it did. Nothing is what JSON has for that, and for `tables` no folder is.
+ * Says in the place of changes that there are none; for `tables` there is no folder then.
  *
  * @throws OutputError
  */
 export async function writeNoChanges(
   { output, format, unbuffered }: CompressCommand,
   spool: Required<SpoolSettings>,
-): Promise<boolean> {
-  if (output === undefined || format === 'tables') return false;
-  if (output !== '-' && !existsSync(output)) return false;
+): Promise<void> {
+  if (output === undefined || format === 'tables') return;
   const changes = await openOutput(output, unbuffered, spool);
   // As for the changes themselves, whose hidden file a second signal may leave no time to remove.
   const discard = (): void => void changes.discard();
   process.once('exit', discard);
   try {
-    await endWith(changes, format === 'jsonl' ? '' : `${NO_CHANGES}\n`, spool);
+    await endWith(changes, `${format === 'jsonl' ? NO_CHANGES_IN_JSON : NO_CHANGES}\n`, spool);
     await changes.keep();
   } finally {
     process.off('exit', discard);
     await changes.discard();
   }
-  return true;
 }

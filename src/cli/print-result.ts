@@ -1,3 +1,4 @@
+import { printable } from './printable.js';
 import { endWith, openStreamedOutput } from '../sinks/output.js';
 
 /**
@@ -7,6 +8,6 @@ import { endWith, openStreamedOutput } from '../sinks/output.js';
  */
 export async function printResult(text: string): Promise<void> {
   const output = openStreamedOutput(process.stdout, 'standard output');
-  await endWith(output, text);
+  await endWith(output, printable(text));
   await output.keep();
 }

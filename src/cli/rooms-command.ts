@@ -9,6 +9,7 @@ import { InterruptedError } from './interruption.js';
 import type { Interruption } from './interruption.js';
 import { OPTIONS } from './options.js';
 import type { CommandOptions } from './options.js';
+import { onOneLine } from './printable.js';
 import { printResult } from './print-result.js';
 import type { StatusLine } from './status-line.js';
 
@@ -150,7 +151,7 @@ function roomsText({ tableBytes, rooms }: Estimates, exact: boolean): string {
       ...[room.gain, room.rows, room.stateGroups, room.newGroups].map((n) =>
         n.toLocaleString('en'),
       ),
-      room.room,
+      onOneLine(room.room),
     ]),
   ];
   const widths = [0, 1, 2, 3].map((column) =>

@@ -1,4 +1,5 @@
 import type { WriteStream } from 'node:tty';
+import { printable } from './printable.js';
 import { progressText, type Progress } from '../report/progress-text.js';
 
 /** A terminal's line changes this often at most, a log gets a line this often, in milliseconds. */
@@ -27,7 +28,7 @@ export class StatusLine {
 
   say(line: string): void {
     this.clear();
-    this.#stream.write(`${line}\n`);
+    this.#stream.write(`${printable(line)}\n`);
   }
 
   /** Shows how far a room is; with another one, or the same from the beginning, the clock starts anew. */

@@ -149,6 +149,13 @@ export class AdaptivePlanner implements Planner {
     return changed;
   }
 
+  pass(states: LiveStates, stored: number): void {
+    if (stored === NO_STATE || states.successorsLeft[stored] > 0) return;
+    if (this.#awaited[stored] !== 1) return;
+    this.#awaited[stored] = 0;
+    this.#reachable.leave(states, stored);
+  }
+
   #choose(states: LiveStates, state: number, stored: number, toCome: number): number {
     const { headroom, rebaseDeep } = this.#settings;
     const maxHops = this.#maxHops(states, state);
@@ -421,10 +428,7 @@ export class AdaptivePlanner implements Planner {
       this.#awaited[state] = 1;
       this.#reachable.enter(states, state);
     }
-    if (stored === NO_STATE || states.successorsLeft[stored] > 0) return;
-    if (this.#awaited[stored] === 0) return;
-    this.#awaited[stored] = 0;
-    this.#reachable.leave(states, stored);
+    this.pass(states, stored);
   }
 
   /** Forgets the oldest head without hops left, if there are as many as may be. */

@@ -1,4 +1,5 @@
 import type { Format } from '../sinks/change-sink.js';
+import { shellQuoted } from '../sinks/shell-quoted.js';
 import { packingOfName } from '../sinks/packed-output.js';
 import { readableSize } from './size.js';
 import type { Statistics } from './statistics.js';
@@ -40,7 +41,7 @@ export function nextSteps(
   const isGuarded = transactions || format !== 'sql';
   const apply = `  synapse_compress_state apply ${shellQuoted(name)} -p DSN`;
   const psql = `  ${psqlCommand(name, isGuarded ? '' : ' -1 -v ON_ERROR_STOP=1')}`;
-  const commands = { sql: [psql], copy: [apply, 'or', psql], jsonl: [apply] }[format];
+  const commands = !isGuarded ? [psql] : format === 'jsonl' ? [apply] : [apply, 'or', psql];
   return [
     ...(!isFile
       ? [`${changes} went to ${name}.`]
@@ -60,9 +61,4 @@ function psqlCommand(name: string, options: string): string {
   if (packing === undefined) return `psql${options} -f ${shellQuoted(name)} DATABASE`;
   const unpack = packing === 'gzip' ? 'gunzip -c' : 'zstd -dc';
   return `${unpack} ${shellQuoted(name)} | psql${options} DATABASE`;
-}
-
-function shellQuoted(path: string): string {
-  const safe = path.startsWith('-') ? `./${path}` : path;
-  return /^[\w./:@%+=-]+$/.test(safe) ? safe : `'${safe.replaceAll("'", "'\\''")}'`;
 }

@@ -19,7 +19,7 @@ import type { Writable } from 'node:stream';
 import { finished, pipeline } from 'node:stream/promises';
 import { setTimeout } from 'node:timers/promises';
 import { codeOf, OutputError } from '../errors.js';
-import { outputError } from '../output-error.js';
+import { outputError, temporaryFileError } from '../output-error.js';
 import { FileWriter, PIECE, StreamWriter } from './output-writer.js';
 
 /**
@@ -58,11 +58,10 @@ export interface SpoolSettings {
 }
 
 const FILE_ADVICE = 'Free some, or name a file on another disk.';
-const SPOOL_ADVICE = 'Free some, or name another folder with --tmpdir.';
 
 /**
  * Opens a file that appears under its name with `keep()` and not before: until then it is a hidden
- * file beside it. A link stays a link, and an existing file passes on its permissions. What is no
+ * file beside it, or in `tmpdir` where its folder may not be written to. A link stays a link, and an existing file passes on its permissions. What is no
  * regular file (a FIFO, /dev/null) gets its bytes when they are complete, from a spool.
  *
  * @throws OutputError when the file can't be made here, or is a folder
@@ -70,7 +69,7 @@ const SPOOL_ADVICE = 'Free some, or name another folder with --tmpdir.';
 export async function openFileOutput(path: string, settings: SpoolSettings): Promise<OpenOutput> {
   const existing = await statIfThere(path);
   if (existing === undefined || existing.isFile()) {
-    return openHiddenFile(path, existing);
+    return openHiddenFile(path, existing, settings);
   }
   if (existing.isFIFO()) {
     return openSpool(path, settings, async () => [await openFifo(path, settings.signal), true]);
@@ -126,7 +125,11 @@ export function openStreamedOutput(target: Writable, name: string): OpenOutput {
   };
 }
 
-async function openHiddenFile(path: string, existing: Stats | undefined): Promise<OpenOutput> {
+async function openHiddenFile(
+  path: string,
+  existing: Stats | undefined,
+  { tmpdir }: SpoolSettings,
+): Promise<OpenOutput> {
   let target: string;
   let hidden: string;
   let handle: FileHandle;
@@ -138,6 +141,10 @@ async function openHiddenFile(path: string, existing: Stats | undefined): Promis
     }
     handle = await open(hidden, 'wx', existing && permissions(existing)).catch((error: unknown) => {
       if (codeOf(error) !== 'EACCES') throw error;
+      if (existing !== undefined) {
+        hidden = hiddenBeside(join(tmpdir, basename(target)));
+        return open(hidden, 'wx', 0o600);
+      }
       throw new OutputError(
         `Can't write ${path}: permission is denied for its folder, in which a file waits beside it until it is complete.`,
         { cause: error },
@@ -193,11 +200,9 @@ async function openSpool(
     handle = await open(file, 'wx+', 0o600);
     rmSync(file);
   } catch (error) {
-    throw outputError(`a temporary file in ${tmpdir}`, error, SPOOL_ADVICE);
+    throw temporaryFileError(tmpdir, error);
   }
-  const spool = new FileWriter(handle, (error) =>
-    outputError(`a temporary file in ${tmpdir}`, error, SPOOL_ADVICE),
-  );
+  const spool = new FileWriter(handle, (error) => temporaryFileError(tmpdir, error));
   let writer: StreamWriter | undefined;
   let done = false;
   return {
@@ -231,13 +236,15 @@ async function openSpool(
   };
 }
 
+const NOT_TO_BE_REPLACED = new Set(['EACCES', 'EBUSY', 'EXDEV']);
+
 /** Lets the hidden file take the place of the target. */
 async function replace(target: string, hidden: string): Promise<void> {
   try {
     await rename(hidden, target);
   } catch (error) {
-    if (codeOf(error) !== 'EBUSY') throw error;
-    // A file that is mounted by itself, as into a container, can't be replaced, but be filled anew.
+    if (!NOT_TO_BE_REPLACED.has(codeOf(error))) throw error;
+    // A file that is mounted by itself, as into a container, or whose folder is another's, can be filled anew.
     await fill(target, hidden).catch(async (reason: unknown) => {
       await truncate(target).catch(() => {});
       throw reason;

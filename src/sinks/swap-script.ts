@@ -1,3 +1,4 @@
+import { shellQuoted } from './shell-quoted.js';
 import { comment } from './sql-literal.js';
 import type { TableDigest } from './table-digest.js';
 
@@ -35,7 +36,7 @@ export function swapScript(
   const tables = swaps.map(({ table }) => table).join(', ');
   return `${comment(header)}--
 -- Puts new tables in the place of ${tables}. With Synapse stopped:
---   cd ${folder.replaceAll(/[\r\n]/g, ' ')} && psql -X -f swap.sql DATABASE
+--   cd ${shellQuoted(folder).replaceAll(/[\r\n]/g, ' ')} && psql -X -f swap.sql DATABASE
 
 \\set ON_ERROR_STOP on
 BEGIN;

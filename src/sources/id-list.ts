@@ -63,7 +63,7 @@ function sortedOnce(ids: Float64Array<ArrayBuffer>): Float64Array<ArrayBuffer> {
 }
 
 /** The first index of ascending `ids` whose id is at least `id`; `ids.length` if there is none. */
-export function lowerBound(ids: Float64Array, id: number): number {
+export function lowerBound(ids: Float64Array | Int32Array, id: number): number {
   let low = 0;
   let high = ids.length;
   while (low < high) {

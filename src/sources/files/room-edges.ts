@@ -1,12 +1,11 @@
 import { EdgeList } from '../edge-list.js';
-import { IdFinder } from '../id-list.js';
+import { IdFinder, lowerBound } from '../id-list.js';
 import { copyLines, noStateGroup, numberAt } from './copy-lines.js';
 import type { Input } from './input.js';
 
 const TAB = 9;
 /** How many neighbouring ids one further reading of the file gathers the edges of. */
 const WINDOW = 2 ** 20;
-const TAKEN = -1;
 
 type OnEdge = (group: number, prev: number) => void;
 
@@ -15,7 +14,7 @@ type OnEdge = (group: number, prev: number) => void;
  * through one of them, and of all that any of these leads to. Returns the groups beside.
  *
  * In a sound database there are none, and the file is read once. Otherwise it is read again until all
- * are known; 16 bytes an edge of neighbouring ids are held then, for the ids of a chain lie close
+ * are known; 36 bytes an edge of neighbouring ids are held then, for the ids of a chain lie close
  * together, and to read the file again for each hop of it would take too long.
  */
 export async function collectEdges(
@@ -79,22 +78,18 @@ async function follow(
     if (isUp && isHeld(group)) held.add(group, prev);
     if (!isUp && isHeld(prev)) held.add(prev, group);
   });
-  const { groups: from, prevs: to, length } = held;
+  const { groups, prevs, length } = held;
+  const order = Uint32Array.from({ length }, (_, i) => i).sort((a, b) => groups[a] - groups[b]);
+  const from = Float64Array.from(order, (i) => groups[i]);
+  const to = Float64Array.from(order, (i) => prevs[i]);
 
-  const reached = new Set(wanted);
   const later = new Set<number>();
-  for (let isComplete = false; !isComplete;) {
-    isComplete = true;
-    for (let n = 0; n < length; n++) {
-      // A predecessor's edge mostly stands before its successor's.
-      const i = isUp ? length - 1 - n : n;
-      if (!reached.has(from[i])) continue;
-      if (isNew(from[i], to[i])) {
-        if (isHeld(to[i])) reached.add(to[i]);
-        else later.add(to[i]);
-        isComplete = false;
-      }
-      from[i] = TAKEN;
+  const reached = [...wanted];
+  for (let id; (id = reached.pop()) !== undefined;) {
+    for (let i = lowerBound(from, id); from[i] === id; i++) {
+      if (!isNew(id, to[i])) continue;
+      if (isHeld(to[i])) reached.push(to[i]);
+      else later.add(to[i]);
     }
   }
   return later;

@@ -56,7 +56,8 @@ export class RoomsGraph {
         builder.addEdge(ids[group], ids[prev]);
         addBeside(prev);
       });
-      if (isIn(repeated, group)) builder.addEdge(ids[group], ids[edges.predecessor(group, 0)]);
+      if (repeated[lowerBound(repeated, group)] === group)
+        builder.addEdge(ids[group], ids[edges.predecessor(group, 0)]);
     };
     members.forEach(addEdges);
     // Who reads through one of the room's groups, from however far away, may be irregular.
@@ -155,15 +156,4 @@ class Outsiders {
   keysOf(group: number): readonly number[] {
     return this.#keys.get(group) ?? [];
   }
-}
-
-function isIn(sorted: Int32Array, value: number): boolean {
-  let low = 0;
-  let high = sorted.length;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (sorted[middle] < value) low = middle + 1;
-    else high = middle;
-  }
-  return sorted[low] === value;
 }

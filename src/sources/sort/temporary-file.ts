@@ -3,7 +3,7 @@ import { unlinkSync } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Writable } from 'node:stream';
-import { outputError } from '../../output-error.js';
+import { temporaryFileError } from '../../output-error.js';
 
 const CHUNK = 256 * 1024;
 
@@ -30,7 +30,7 @@ export class TemporaryFile {
       unlinkSync(path);
       return new TemporaryFile(folder, handle);
     } catch (error) {
-      throw explained(folder, error);
+      throw temporaryFileError(folder, error);
     }
   }
 
@@ -50,7 +50,7 @@ export class TemporaryFile {
         this.#length += bytesWritten;
       }
     } catch (error) {
-      throw explained(this.#folder, error);
+      throw temporaryFileError(this.#folder, error);
     }
   }
 
@@ -71,7 +71,10 @@ export class TemporaryFile {
       const length = into.length - at;
       const { bytesRead } = await this.#handle.read(into, at, length, position + at);
       if (bytesRead === 0) {
-        throw explained(this.#folder, new Error('it is shorter than what was written to it'));
+        throw temporaryFileError(
+          this.#folder,
+          new Error('it is shorter than what was written to it'),
+        );
       }
       at += bytesRead;
     }
@@ -91,9 +94,4 @@ export class TemporaryFile {
   async close(): Promise<void> {
     await this.#handle.close();
   }
-}
-
-function explained(folder: string, error: unknown): Error {
-  const advice = 'Free some, or name another folder with --tmpdir.';
-  return outputError(`a temporary file in ${folder}`, error, advice);
 }
