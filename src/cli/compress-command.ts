@@ -14,7 +14,7 @@ import { AdaptivePlanner } from '../planner/adaptive.js';
 import { LevelsPlanner } from '../planner/levels.js';
 import type { Planner } from '../planner/planner.js';
 import type { AllRooms } from '../sources/all-rooms.js';
-import { IN_RANGE, type GroupTable } from '../sources/group-table.js';
+import type { GroupTable } from '../sources/group-table.js';
 import type { RoomSource } from '../sources/room-source.js';
 import type { CompressCommand } from './command-line.js';
 import type { Commit } from './commit.js';
@@ -247,7 +247,7 @@ function plannerOf({ strategy, range }: CompressCommand, groups?: GroupTable): P
   if (strategy.name === 'levels') return new LevelsPlanner(strategy.sizes);
   // Groups at the end of a range are not the ones that Synapse goes on with, if others are stored on them.
   const hasEnd = range.maxStateGroup !== undefined || range.groupsToCompress !== undefined;
-  const partial = hasEnd && groups !== undefined && (groups.flags.at(-1)! & IN_RANGE) === 0;
+  const partial = hasEnd && groups?.hanging.some((hops) => hops > 0) === true;
   return new AdaptivePlanner({ ...(partial && { headroom: 0 }), ...strategy.settings });
 }
 
