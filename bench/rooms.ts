@@ -24,6 +24,8 @@ interface Habits {
   readonly backfills: number;
   /** Share of those that begin with the whole state, as a server that was asked for it gave it. */
   readonly backfilledInFull: number;
+  /** Chance that a group was not referenced: it is deleted then, and the next one stored in full. */
+  readonly deleted: number;
   /** The share of all keys that a room knows after a share `p` of its groups is `p ** growth`. */
   readonly growth: number;
   /** 1: members are equally busy. More: old members are busier. */
@@ -41,6 +43,7 @@ const BRANCHING: Habits = {
   refused: 0.02,
   backfills: 0.002,
   backfilledInFull: 0.4,
+  deleted: 0,
   growth: 0.5,
   regulars: 3,
   mostHeads: 8,
@@ -57,6 +60,8 @@ const HABITS = {
   resolution: { ...BRANCHING, forks: 0.04, branchLength: 12, resolved: 0.95, kept: 0.6 },
   /** New members come all the time, and go. */
   churn: { ...BRANCHING, growth: 1, regulars: 1 },
+  /** A line of which Synapse has deleted what nothing referred to. */
+  deleted: { ...BRANCHING, forks: 0, backfills: 0, deleted: 0.03 },
   /** A thousand branches that begin one after another and go on side by side, never resolved. */
   crowd: { ...BRANCHING, forks: 0.1, branchLength: 1e6, backfills: 0, mostHeads: 1000 },
   /** Thirty keys and no more. */
@@ -104,7 +109,7 @@ const MOST_OLD_STATES = 8;
 /**
  * A room that grows as Synapse's rooms do: every event that changes the state makes a group with a
  * delta of its predecessor; a full snapshot where the chain is at its longest, where a key vanished
- * (there is no tombstone), or where the state came from another server.
+ * (there is no tombstone), where the predecessor was deleted, or where the state came from another server.
  *
  * Memory: `keys` × 4 bytes for each branch that goes on and for 9 states more, whatever the number of groups.
  */
@@ -208,11 +213,14 @@ export class Room {
   }
 
   #changeKey(head: Head, id: number): MadeGroup {
-    const key = this.#chooseKey();
-    head.state[key] = ++this.#events;
-    this.#rowKeys[0] = key;
+    const { deleted } = this.#habits;
+    const isNextOfDeleted = deleted > 0 && this.#random.chance(deleted);
+    for (let changes = isNextOfDeleted ? 2 : 1; changes > 0; changes--) {
+      this.#rowKeys[0] = this.#chooseKey();
+      head.state[this.#rowKeys[0]] = ++this.#events;
+    }
     head.left--;
-    return this.#store(head, head, 1, id);
+    return this.#store(head, isNextOfDeleted ? undefined : head, 1, id);
   }
 
   #chooseKey(): number {

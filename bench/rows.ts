@@ -29,6 +29,7 @@ const GENERATED: Readonly<Record<string, RoomSettings>> = {
   seed: { kind: 'branching', groups: 74_000, keys: 4112, seed: 1 },
   backfill: { kind: 'backfill', groups: 20_000, keys: 1112, seed: 1 },
   resolution: { kind: 'resolution', groups: 20_000, keys: 1112, seed: 1 },
+  deleted: { kind: 'deleted', groups: 20_000, keys: 512, seed: 1 },
   churn: { kind: 'churn', groups: 20_000, keys: 1112, seed: 1 },
   crowd: { kind: 'crowd', groups: 100_000, keys: 1112, seed: 1 },
   few: { kind: 'small', groups: 20_000, keys: 30, seed: 1 },

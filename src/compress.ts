@@ -1,5 +1,3 @@
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { Writable, type Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { PlannedGroup } from './planner/planned-group.js';
@@ -9,8 +7,8 @@ import { RoomPlan, type IsEnough } from './planner/room-plan.js';
 import type { Progress } from './report/progress-text.js';
 import type { Statistics } from './report/statistics.js';
 import { changeSink, type ChangeSinkSettings } from './sinks/change-sink.js';
-import { GRAPH_FILES, graphSink } from './sinks/graphs.js';
-import { openFileOutput, type OpenOutput, type Output } from './sinks/output.js';
+import { graphSink } from './sinks/graphs.js';
+import type { Output } from './sinks/output.js';
 import { chunkStream } from './sources/chunk-stream.js';
 import type { RoomSource } from './sources/room-source.js';
 
@@ -25,16 +23,17 @@ export interface CompressSettings extends ChangeSinkSettings {
   readonly verify?: boolean;
   /** Receives the changes. Without it only statistics are made. */
   readonly output?: Output;
-  /** Folder for the four CSV files that Gephi reads. */
-  readonly graphs?: string;
+  /** Receive the CSV files that Gephi reads, in the order of `GRAPH_FILES`. */
+  readonly graphs?: readonly Output[];
   /** Called after each batch of groups. */
   readonly onProgress?: (progress: Progress) => void;
   readonly signal?: AbortSignal;
+  /** Asked after each group whether the rest is left for another run. */
   readonly isEnough?: IsEnough;
 }
 
 /**
- * Compresses one room: reads it, plans, verifies, writes SQL to `output`, and counts. The output is
+ * Compresses one room: reads it, plans, verifies, writes the changes to `output`, and counts. The output is
  * kept only if everything went well and it is worth it (`outcome` says); otherwise it is discarded.
  *
  * @throws InputError, DatabaseError from the source; VerificationError; OutputError; and the signal's
@@ -42,19 +41,8 @@ export interface CompressSettings extends ChangeSinkSettings {
  */
 export async function compressRoom(settings: CompressSettings): Promise<Statistics> {
   const started = performance.now();
-  const { source, output } = settings;
-  const graphs: OpenOutput[] = [];
+  const { source, output, graphs = [] } = settings;
   try {
-    if (settings.graphs !== undefined) {
-      for (const name of GRAPH_FILES) {
-        graphs.push(
-          await openFileOutput(join(settings.graphs, name), {
-            tmpdir: tmpdir(),
-            ...(settings.signal && { signal: settings.signal }),
-          }),
-        );
-      }
-    }
     const { planner = new AdaptivePlanner() } = settings;
     const { isEnough } = settings;
     const plan = new RoomPlan(source, planner, settings.verify ?? true, isEnough);
@@ -73,8 +61,7 @@ export async function compressRoom(settings: CompressSettings): Promise<Statisti
     for (const graph of graphs) await graph.keep();
     return statisticsOf(settings, plan, planner, outcome, (performance.now() - started) / 1000);
   } catch (error) {
-    await output?.discard();
-    for (const graph of graphs) await graph.discard();
+    await Promise.allSettled([output, ...graphs].map((opened) => opened?.discard()));
     throw error;
   } finally {
     await source.close();

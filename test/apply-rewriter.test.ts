@@ -34,6 +34,7 @@ for (const schema of ['synapse', 'synapse-before-1.124'] as const) {
         rewritten: 4,
         alreadyDone: 0,
         skipped: [],
+        blocked: 0,
         rowsDeleted: 10,
         rowsInserted: changes.reduce((sum, { newRows }) => sum + newRows, 0),
         seconds: 0,

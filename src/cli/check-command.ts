@@ -42,7 +42,7 @@ export function parseCheckCommand(args: readonly string[]): CheckCommand | Answe
       .example("$0 check exports/ -r '!abc:example.com' --json", '')
       .epilogue(
         `${SOURCE_RULE}\n\nThe result goes to standard output. Ends with 0 if nothing is wrong, with 9 if ` +
-          'something is. Nothing is written anywhere.',
+          'something is. Nothing is written but temporary files.',
       ),
   );
   if (!(given instanceof Arguments)) return given;

@@ -8,7 +8,7 @@ import { readableSize } from '../report/size.js';
 import type { Statistics } from '../report/statistics.js';
 import { roomLines, summaryLines, totalLines } from '../report/summary.js';
 import { GRAPH_FILES } from '../sinks/graphs.js';
-import { endWith } from '../sinks/output.js';
+import { endWith, openFileOutput } from '../sinks/output.js';
 import type { OpenOutput, SpoolSettings } from '../sinks/output.js';
 import { AdaptivePlanner } from '../planner/adaptive.js';
 import { LevelsPlanner } from '../planner/levels.js';
@@ -64,7 +64,9 @@ async function runOnce(
   let commit: Commit | undefined;
   let changes: OpenOutput | undefined;
   let figures: OpenOutput | undefined;
-  const discard = () => Promise.all([changes?.discard(), figures?.discard()]);
+  const graphs: OpenOutput[] = [];
+  const discard = () =>
+    Promise.all([changes, figures, ...graphs].map((opened) => opened?.discard()));
   // A second signal or a defect ends the process at once; a partial file must not outlive it.
   process.once('exit', () => void discard());
   let written = false;
@@ -79,11 +81,14 @@ async function runOnce(
       );
     }
     figures = await openFigures(command.statsFile, spool);
+    for (const name of command.graphs ? GRAPH_FILES : []) {
+      graphs.push(await openFileOutput(name, spool));
+    }
     if (attempt === 'first') sayWhatIsRead(command, status);
     // What is not held back can't be begun again.
     const onTrust = attempt === 'first' && !command.unbuffered;
     const source = await open(command, onTrust, spool);
-    const run = { command, commit, changes, figures, spool, status, interruption };
+    const run = { command, commit, changes, figures, graphs, spool, status, interruption };
     const result =
       'rooms' in source ? await compressAll(run, source) : await compressOne(run, source);
     written = result.outcome === 'written';
@@ -160,6 +165,7 @@ interface Run {
   readonly commit: Commit | undefined;
   readonly changes: OpenOutput | undefined;
   readonly figures: OpenOutput | undefined;
+  readonly graphs: readonly OpenOutput[];
   readonly spool: Required<SpoolSettings>;
   readonly status: StatusLine;
   readonly interruption: Interruption;
@@ -171,7 +177,7 @@ async function compressOne(run: Run, source: RoomSource): Promise<Statistics> {
     ...settingsOf(run),
     source,
     planner: plannerOf(command, source.groups),
-    ...(command.graphs && { graphs: process.cwd() }),
+    graphs: run.graphs,
   }).catch((error: unknown) => {
     const isOfRows = error instanceof InputError && !(error instanceof ChangedInputError);
     throw source.isOnTrust && isOfRows ? new BrokenTrustError() : error;

@@ -49,7 +49,7 @@ export function parseVerifyCommand(args: readonly string[]): VerifyCommand | Ans
       .example("$0 verify exports/ --changes out.copy.gz -r '!abc:example.com'", '')
       .epilogue(
         `${SOURCE_RULE}\n\nThe result goes to standard output. Ends with 0 if all states are equal, ` +
-          'with 8 if one differs or AFTER lacks a state group of BEFORE. Nothing is written anywhere.',
+          'with 8 if one differs or AFTER lacks a state group of BEFORE. Nothing is written but temporary files.',
       ),
   );
   if (!(given instanceof Arguments)) return given;

@@ -145,7 +145,7 @@ export class RoomPlan extends Transform {
     const { ids, prev, successors, flags } = this.#source.groups;
     const before = prev[index];
     const stored = before === NO_PREDECESSOR ? NO_STATE : this.#stateOf[before];
-    if (stored >= 0 && before < index) this.#states.successorsLeft[stored]--;
+    if (stored >= 0) this.#states.successorsLeft[stored]--;
     this.#toCome -= flags[index] & IN_RANGE;
     const readable = (flags[index] & UNREADABLE) === 0 && stored !== UNKNOWN;
     if (readable && !rows.contradictory) {
@@ -157,7 +157,7 @@ export class RoomPlan extends Transform {
       this.#planner.pass?.(this.#states, Math.max(stored, NO_STATE));
       this.#keep(index, rows);
     }
-    if (stored >= 0 && before < index) this.#states.release(stored);
+    if (stored >= 0) this.#states.release(stored);
     const state = this.#stateOf[index];
     if (state >= 0) {
       this.#states.hold(state, successors[index]);
