@@ -61,7 +61,7 @@ export async function compressRoom(settings: CompressSettings): Promise<Statisti
     for (const graph of graphs) await graph.keep();
     return statisticsOf(settings, plan, planner, outcome, (performance.now() - started) / 1000);
   } catch (error) {
-    await Promise.allSettled([output, ...graphs].map((opened) => opened?.discard()));
+    await Promise.allSettled([output, ...graphs].map(async (opened) => opened?.discard()));
     throw error;
   } finally {
     await source.close();

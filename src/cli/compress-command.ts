@@ -66,7 +66,7 @@ async function runOnce(
   let figures: OpenOutput | undefined;
   const graphs: OpenOutput[] = [];
   const discard = () =>
-    Promise.all([changes, figures, ...graphs].map((opened) => opened?.discard()));
+    Promise.all([changes, figures, ...graphs].map(async (opened) => opened?.discard()));
   // A second signal or a defect ends the process at once; a partial file must not outlive it.
   process.once('exit', () => void discard());
   let written = false;

@@ -1,5 +1,5 @@
 /** What a terminal obeys or hides, other than the end of a line: control characters and marks of direction. */
-const CONTROLS = /[\0-\x08\x0b-\x1f\x7f-\x9f\u061C\u200E\u200F\u202A-\u202E\u2066-\u2069]/g;
+const CONTROLS = /(?![\t\n])[\p{Cc}\p{Bidi_Control}]/gu;
 
 const escaped = (character: string): string =>
   `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`;
