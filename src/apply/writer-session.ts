@@ -79,7 +79,8 @@ const TABLES = `
   SELECT name, oid IS NOT NULL AS found, has_table_privilege(oid, 'SELECT')
       AND (name <> 'state_groups' OR has_column_privilege(oid, 'room_id', 'UPDATE'))
       AND (name = 'state_groups' OR has_table_privilege(oid, 'INSERT') AND has_table_privilege(oid, 'DELETE'))
-      AND has_database_privilege(current_database(), 'TEMPORARY') AS allowed
+      AND has_database_privilege(current_database(), 'TEMPORARY')
+      AND coalesce(has_table_privilege(to_regclass('state_groups_pending_deletion')::oid, 'SELECT'), true) AS allowed
   FROM unnest(ARRAY['state_groups', 'state_group_edges', 'state_groups_state']) AS name,
     LATERAL (SELECT to_regclass(name)::oid AS oid) AS found_table`;
 
