@@ -131,6 +131,29 @@ for (const newPredecessor of [undefined, 1, 3]) {
   });
 }
 
+for (const [event, table] of [
+  ['INSERT', 'state_groups_state'],
+  ['DELETE', 'state_groups_state'],
+  ['INSERT', 'state_group_edges'],
+  ['DELETE', 'state_group_edges'],
+  ['UPDATE', 'state_groups'],
+]) {
+  test(`a trigger that swallows each ${event} of ${table} is noticed, and nothing is changed`, async (t) => {
+    const db = await storedRoom(t);
+    await db.query(`
+      CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+      CREATE TRIGGER swallow BEFORE ${event} ON ${table} FOR EACH ROW EXECUTE FUNCTION swallow()`);
+    const [states, stored] = [await readAllStates(db), await storedOf(db, 4)];
+    const rewriter = await openRewriter(t, db);
+    await assert.rejects(rewriter.rewrite({ room: ROOM, changes: await planRoom(db) }), {
+      name: DatabaseError.name,
+      message: /(was not|were) (inserted|deleted|written): a trigger or a rule is in the way/,
+    });
+    assert.equal(await storedOf(db, 4), stored);
+    expectSameStates(await readAllStates(db), states);
+  });
+}
+
 test('any part of the changes, in any order and batches, leaves every state as it was', async (t) => {
   const db = await storedRoom(t);
   const states = await readAllStates(db);

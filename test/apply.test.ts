@@ -381,34 +381,6 @@ test('SIGINT lets the transaction end, and the rest is done by the next run', as
   expectSameStates(await readAllStates(db), states);
 });
 
-for (const [event, table] of [
-  ['INSERT', 'state_groups_state'],
-  ['DELETE', 'state_groups_state'],
-  ['INSERT', 'state_group_edges'],
-  ['DELETE', 'state_group_edges'],
-  ['UPDATE', 'state_groups'],
-]) {
-  test(`a trigger that swallows each ${event} of ${table} is noticed, and nothing is changed`, async (t) => {
-    const db = await testDatabase(t);
-    await loadTables(db, 'synapse');
-    const file = join(await temporaryFolder(t), 'changes.copy');
-    await writeFile(file, await planned(db, LARGE_ROOM));
-    await db.query(`
-      CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
-      CREATE TRIGGER swallow BEFORE ${event} ON ${table}
-        FOR EACH ROW EXECUTE FUNCTION swallow()`);
-    const [states, stored] = [await readAllStates(db), await rowsOf(db)];
-    const { code, stderr } = await runCli(['apply', file, '-p', db.url]);
-    assert.equal(code, 5, stderr);
-    assert.match(
-      stderr,
-      /(was not|were) (inserted|deleted|written): a trigger or a rule is in the way/,
-    );
-    assert.equal(await rowsOf(db), stored);
-    expectSameStates(await readAllStates(db), states);
-  });
-}
-
 test('SIGINT ends a VACUUM, and it is said that all was applied', async (t) => {
   const db = await testDatabase(t);
   await loadTables(db, 'synapse');

@@ -273,30 +273,26 @@ test('a room that fails is set aside, and the others are done', async (t) => {
   expectSameStates(await readAllStates(db), before);
 });
 
-for (const settings of [{}, LEVELS] as const) {
-  const strategy = 'strategy' in settings ? 'levels' : 'adaptive';
-  test(`a room that another transaction is in the way of is due again (${strategy})`, async (t) => {
-    const db = await goldenDatabase(t);
-    const before = await readAllStates(db);
-    const other = new pg.Client({ connectionString: db.url });
-    other.on('error', () => {});
-    await other.connect();
-    await other.query('BEGIN; LOCK TABLE state_groups_state IN SHARE MODE');
-    const rooms = [GOLDEN_ROOMS[0]];
-    const held = await run(db, { ...settings, rooms, chunkSize: 5000 });
-    assert.equal(held.groupsRewritten, 0);
-    assert.match(
-      held.failed[0].reason,
-      /another transaction was in the way of (\d+) of \1 changes/,
-    );
-    await other.query('COMMIT');
-    const { rows } = await db.query('SELECT FROM state_compressor_progress');
-    assert.equal(rows.length, 0);
-    const free = await run(db, { ...settings, chunkSize: 5000 });
-    assert.deepEqual([free.failed, free.groupsSkipped, free.rooms], [[], 0, 3]);
-    expectSameStates(await readAllStates(db), before);
-  });
-}
+test('a room that another transaction is in the way of is due again', async (t) => {
+  const db = await goldenDatabase(t);
+  const before = await readAllStates(db);
+  const other = new pg.Client({ connectionString: db.url });
+  // The database goes first, and takes the connection with it.
+  other.on('error', () => {});
+  await other.connect();
+  await other.query('BEGIN; LOCK TABLE state_groups_state IN SHARE MODE');
+  const settings = { ...LEVELS, rooms: [GOLDEN_ROOMS[0]], chunkSize: 5000 };
+  const held = await run(db, settings);
+  assert.equal(held.groupsRewritten, 0);
+  assert.match(held.failed[0].reason, /another transaction was in the way of (\d+) of \1 changes/);
+  const { rows } = await db.query('SELECT FROM state_compressor_progress');
+  assert.equal(rows.length, 0);
+  await other.query('COMMIT');
+  const free = await run(db, settings);
+  assert.deepEqual([free.failed, free.groupsSkipped, free.rooms], [[], 0, 1]);
+  assert.ok(free.groupsRewritten > 0);
+  expectSameStates(await readAllStates(db), before);
+});
 
 test('a chunk that would grow keeps its groups, and the run goes on with empty levels', async (t) => {
   const db = await testDatabase(t);
