@@ -19,6 +19,7 @@ import {
   SINCE,
   store,
   storedRoom,
+  swallowWrites,
 } from './support/guarded-change.js';
 import type { TestDatabase } from './support/postgres.js';
 import {
@@ -140,9 +141,7 @@ for (const [event, table] of [
 ]) {
   test(`a trigger that swallows each ${event} of ${table} is noticed, and nothing is changed`, async (t) => {
     const db = await storedRoom(t);
-    await db.query(`
-      CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
-      CREATE TRIGGER swallow BEFORE ${event} ON ${table} FOR EACH ROW EXECUTE FUNCTION swallow()`);
+    await swallowWrites(db, event, table);
     const [states, stored] = [await readAllStates(db), await storedOf(db, 4)];
     const rewriter = await openRewriter(t, db);
     await assert.rejects(rewriter.rewrite({ room: ROOM, changes: await planRoom(db) }), {

@@ -20,7 +20,6 @@ import { openPostgresSource } from '../src/sources/postgres/postgres-source.js';
 import {
   ANCESTORS,
   DESCENDANTS,
-  DO_WITHOUT_INDEX,
   beginStatement,
   edgesStatement,
   edgesToStatement,
@@ -547,7 +546,6 @@ test('edges and groups are joined by a hash where the index on predecessors is m
   const isHashed = async (): Promise<boolean> => {
     await db.query(beginStatement([]));
     await db.query(SET_UP);
-    await db.query(DO_WITHOUT_INDEX);
     const nodes = await planOf(db, edgesToStatement(ids), []);
     await db.query('COMMIT');
     return nodes.some((node) => node['Node Type'] === 'Hash Join');

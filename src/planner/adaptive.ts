@@ -145,12 +145,11 @@ export class AdaptivePlanner implements Planner {
       this.forcedResets++;
       this.forcedResetRows += plan.length;
     }
-    this.#goOn(states, state, stored, base);
+    this.#goOn(states, state, base);
     return changed;
   }
 
-  pass(states: LiveStates, stored: number): void {
-    if (stored === NO_STATE || states.successorsLeft[stored] > 0) return;
+  endOfSuccessors(states: LiveStates, stored: number): void {
     if (this.#awaited[stored] !== 1) return;
     this.#awaited[stored] = 0;
     this.#reachable.leave(states, stored);
@@ -398,10 +397,10 @@ export class AdaptivePlanner implements Planner {
   }
 
   /** Makes `state` the head of a branch, in the place of its base if that was one. */
-  #goOn(states: LiveStates, state: number, stored: number, base: number): void {
+  #goOn(states: LiveStates, state: number, base: number): void {
     this.#reachable.attach(states, state, this.#wayOn(states, state, base));
     this.#reachable.enter(states, state);
-    this.#await(states, state, stored);
+    this.#await(states, state);
     this.#forget(states, base);
     const { maxHops } = this.#settings;
     if (base !== NO_STATE && states.hopsAfter[base] + 1 >= maxHops) this.#forgetFull(states);
@@ -423,12 +422,11 @@ export class AdaptivePlanner implements Planner {
    * Holds a group's ancestors until all that are stored on it have come: of a thousand branches most are
    * not among the last used when they go on.
    */
-  #await(states: LiveStates, state: number, stored: number): void {
+  #await(states: LiveStates, state: number): void {
     if (states.successorsLeft[state] > 0) {
       this.#awaited[state] = 1;
       this.#reachable.enter(states, state);
     }
-    this.pass(states, stored);
   }
 
   /** Forgets the oldest head without hops left, if there are as many as may be. */

@@ -28,8 +28,8 @@ export interface Planner {
   begin?(groups: GroupTable): void;
   /** Is told of each group that is only read, before those in range; for a planner that starts from such. */
   read?(states: LiveStates, state: number, stored: number): void;
-  /** Is told the stored predecessor's state, or `NO_STATE`, of each group that is passed by. */
-  pass?(states: LiveStates, stored: number): void;
+  /** Is told of a state that the last of the groups stored on it has come, planned or passed by. */
+  endOfSuccessors?(states: LiveStates, stored: number): void;
   /**
    * Plans for the group whose state is `state` and whose stored predecessor's state is `stored`, or
    * `NO_STATE`. So many groups in range are `toCome`. Returns false if the group is to stay as it is;

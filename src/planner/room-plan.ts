@@ -154,10 +154,14 @@ export class RoomPlan extends Transform {
       this.#stateOf[index] = UNKNOWN;
       if (readable) this.counts.contradictory.add(ids[index]);
       this.counts.passThrough(flags[index]);
-      this.#planner.pass?.(this.#states, Math.max(stored, NO_STATE));
       this.#keep(index, rows);
     }
-    if (stored >= 0) this.#states.release(stored);
+    if (stored >= 0) {
+      if (this.#states.successorsLeft[stored] === 0) {
+        this.#planner.endOfSuccessors?.(this.#states, stored);
+      }
+      this.#states.release(stored);
+    }
     const state = this.#stateOf[index];
     if (state >= 0) {
       this.#states.hold(state, successors[index]);
@@ -181,7 +185,6 @@ export class RoomPlan extends Transform {
     if ((flags & IN_RANGE) === 0 || (flags & FROZEN) !== 0) {
       states.hopsAfter[state] = stored === NO_STATE ? 1 : states.hopsAfter[stored] + 1;
       if ((flags & IN_RANGE) === 0) this.#planner.read?.(states, state, stored);
-      this.#planner.pass?.(states, stored);
       this.counts.passThrough(flags);
       this.#keep(index, rows);
     } else {

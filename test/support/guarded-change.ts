@@ -138,6 +138,13 @@ export async function storeManyGroups(db: TestDatabase): Promise<ChangedGroup[]>
   });
 }
 
+/** Makes a trigger that keeps each such row from being written, without a word. */
+export async function swallowWrites(db: TestDatabase, event: string, table: string): Promise<void> {
+  await db.query(`
+    CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+    CREATE TRIGGER swallow BEFORE ${event} ON ${table} FOR EACH ROW EXECUTE FUNCTION swallow()`);
+}
+
 /** What a role needs to apply changes, as GRANT and REVOKE name it. */
 export function privilegesToApply({ name }: TestDatabase): string[] {
   return [

@@ -6,7 +6,6 @@ import { statementError, tablesMissing } from './database-errors.js';
 import {
   beginStatement,
   CHECK_TABLES,
-  DO_WITHOUT_INDEX,
   INDEXED_COLUMNS,
   SET_UP,
   WHEREABOUTS,
@@ -63,7 +62,6 @@ export async function openSnapshot<T>(
     const lockable = rows.filter((table) => table.lockable).map(({ name }) => name);
     await client.query(beginStatement(lockable));
     const setUp = await client.query<{ time: string }>(SET_UP);
-    await client.query(DO_WITHOUT_INDEX);
     return await begin({ client, time: new Date(Number(setUp.rows[0].time)), close });
   } catch (error) {
     await close();

@@ -69,19 +69,24 @@ export function beginStatement(tables: readonly string[]): string {
 export function knownSettings(settings: Readonly<Record<string, string>>): string {
   const rows = Object.entries(settings).map(([name, value]) => `('${name}', '${value}')`);
   return `(VALUES ${rows.join(', ')}) AS wanted (name, value) JOIN pg_settings USING (name)
-  WHERE name <> 'client_connection_check_interval' OR version() LIKE '%linux%'`;
+  WHERE (name <> 'client_connection_check_interval' OR version() LIKE '%linux%')`;
 }
-
-/** Gives the milliseconds since 1970 at which the snapshot was taken. */
-export const SET_UP = `
-  SELECT count(set_config(name, value, true)), (extract(epoch FROM now()) * 1000)::text AS time
-  FROM ${knownSettings(SETTINGS)}`;
 
 /** Whether a table, of which `table` gives the oid, has an index that begins with a column and leads to all rows. */
 const hasIndex = (table: string, column: string): string => `EXISTS (
       SELECT FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]
       WHERE indrelid = ${table} AND attname = ${column} AND indisvalid AND indpred IS NULL
     )`;
+
+/**
+ * Gives the milliseconds since 1970 at which the snapshot was taken. Where Synapse's index on predecessors is
+ * missing, as in a copy it may, joins by a hash are left as they are: else the edges that lead to groups would take
+ * a walk over all edges for each group.
+ */
+export const SET_UP = `
+  SELECT count(set_config(name, value, true)), (extract(epoch FROM now()) * 1000)::text AS time
+  FROM ${knownSettings(SETTINGS)}
+    AND (name <> 'enable_hashjoin' OR ${hasIndex("to_regclass('state_group_edges')", "'prev_state_group'")})`;
 
 /**
  * Of each table: whether search_path leads to it, whether it may be read, whether it can be locked, and whether it
@@ -97,14 +102,6 @@ export const CHECK_TABLES = `
     .map(([name, [key]]) => `('${name}', '${key}')`)
     .join(', ')}) AS wanted (name, key),
     LATERAL (SELECT to_regclass(name)::oid AS oid) AS table_oid`;
-
-/**
- * Has the edges that lead to groups joined by a hash where Synapse's index for them is missing, as in a copy it may:
- * each group would take a walk over all edges else.
- */
-export const DO_WITHOUT_INDEX = `
-  SELECT set_config('enable_hashjoin', 'on', true)
-  WHERE NOT ${hasIndex("to_regclass('state_group_edges')", "'prev_state_group'")}`;
 
 /** Who we are, where, and what is searched for tables. */
 export const WHEREABOUTS = `
