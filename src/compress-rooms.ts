@@ -7,7 +7,7 @@ import { RoomTotals, type RoomFailure, type Totals } from './report/room-totals.
 import type { Statistics } from './report/statistics.js';
 import type { Output } from './sinks/output.js';
 import type { AllRooms } from './sources/all-rooms.js';
-import { TemporaryFile } from './sources/sort/temporary-file.js';
+import { TemporaryFile } from './temporary-file.js';
 
 export interface CompressRoomsSettings extends Pick<
   CompressSettings,

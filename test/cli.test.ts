@@ -14,7 +14,7 @@ import type { TestContext } from 'node:test';
 import type { Hops } from '../src/planner/room-counts.js';
 import type { Statistics } from '../src/report/statistics.js';
 import { NO_CHANGES } from '../src/sinks/no-changes.js';
-import { openStreamedOutput } from '../src/sinks/output.js';
+import { openStreamedOutput } from '../src/sinks/streamed-output.js';
 import { STATE_TABLES, temporaryFolder } from './support/fixtures.js';
 import { testDatabase } from './support/postgres.js';
 import { hasPsql } from './support/psql.js';

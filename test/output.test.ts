@@ -22,7 +22,9 @@ import { text } from 'node:stream/consumers';
 import { pipeline } from 'node:stream/promises';
 import { after, before, beforeEach, test } from 'node:test';
 import { OutputError } from '../src/errors.js';
-import { openFileOutput, openSpooledOutput, openStreamedOutput } from '../src/sinks/output.js';
+import { openFileOutput } from '../src/sinks/file-output.js';
+import { openSpooledOutput } from '../src/sinks/spooled-output.js';
+import { openStreamedOutput } from '../src/sinks/streamed-output.js';
 import type { OpenOutput } from '../src/sinks/output.js';
 
 let root: string;

@@ -15,7 +15,7 @@ import { CompressStateError, InputError } from '../src/errors.js';
 import { dumpTables } from '../src/sources/files/dump.js';
 import { DumpReader } from '../src/sources/files/dump-reader.js';
 import { openFilesSource } from '../src/sources/files/files-source.js';
-import { TemporaryFile } from '../src/sources/sort/temporary-file.js';
+import { TemporaryFile } from '../src/temporary-file.js';
 import { COLUMNS, copyText, dump } from './support/export-formats.js';
 import type { Table, Tables } from './support/export-formats.js';
 import {

@@ -2,7 +2,7 @@ import type { Writable } from 'node:stream';
 import { readChanges } from '../changes/read-changes.js';
 import type { RoomChange } from '../changes/room-change.js';
 import type { Output } from '../sinks/output.js';
-import { TemporaryFile } from '../sources/sort/temporary-file.js';
+import { TemporaryFile } from '../temporary-file.js';
 
 /**
  * Keeps changes, in the format copy, in a temporary file until it is known that they are worth it. It also

@@ -1,6 +1,7 @@
-import { endWith, openFileOutput, openStreamedOutput } from '../sinks/output.js';
-import type { OpenOutput } from '../sinks/output.js';
-import type { SpoolSettings } from '../sinks/output.js';
+import { openFileOutput } from '../sinks/file-output.js';
+import { endWith } from '../sinks/output.js';
+import { openStreamedOutput } from '../sinks/streamed-output.js';
+import type { OpenOutput, SpoolSettings } from '../sinks/output.js';
 
 /** Opens what `--stats-file` names; undefined without it. */
 export async function openFigures(

@@ -1,6 +1,9 @@
 import { NO_CHANGES, NO_CHANGES_IN_JSON } from '../sinks/no-changes.js';
 import type { StoredTables } from '../sources/stored-tables.js';
-import { endWith, openFileOutput, openSpooledOutput, openStreamedOutput } from '../sinks/output.js';
+import { openFileOutput } from '../sinks/file-output.js';
+import { endWith } from '../sinks/output.js';
+import { openSpooledOutput } from '../sinks/spooled-output.js';
+import { openStreamedOutput } from '../sinks/streamed-output.js';
 import type { OpenOutput, SpoolSettings } from '../sinks/output.js';
 import { packedOutput, packingOfName } from '../sinks/packed-output.js';
 import { openTablesOutput } from '../sinks/tables-output.js';

@@ -1,5 +1,6 @@
 import { printable } from './printable.js';
-import { endWith, openStreamedOutput } from '../sinks/output.js';
+import { endWith } from '../sinks/output.js';
+import { openStreamedOutput } from '../sinks/streamed-output.js';
 
 /**
  * Writes a command's result to standard output.

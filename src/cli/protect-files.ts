@@ -1,6 +1,6 @@
 import { fstatSync, statSync } from 'node:fs';
 import { UsageError } from '../errors.js';
-import { followLinks } from '../sinks/output.js';
+import { followLinks } from '../sinks/file-output.js';
 
 const STDIN = 0;
 

@@ -1,5 +1,5 @@
 import { InputError } from '../../errors.js';
-import type { TemporaryFile } from '../sort/temporary-file.js';
+import type { TemporaryFile } from '../../temporary-file.js';
 import { DumpReader, type DumpBlock } from './dump-reader.js';
 import { CopiedInput, FileInput, type Input } from './input.js';
 import { STATE_TABLES, type StateTable } from './state-table.js';

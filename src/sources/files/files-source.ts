@@ -8,7 +8,7 @@ import type { RoomSource } from '../room-source.js';
 import { ChunkPool } from '../sort/chunk-pool.js';
 import { piecesInOrder } from '../sort/pieces-in-order.js';
 import { sortLines } from '../sort/sort-lines.js';
-import type { TemporaryFile } from '../sort/temporary-file.js';
+import type { TemporaryFile } from '../../temporary-file.js';
 import type { StoredTables } from '../stored-tables.js';
 import { findInputs, type FoundInputs, type TableInputs } from './find-inputs.js';
 import { rereadable, type Input } from './input.js';

@@ -3,7 +3,7 @@ import { readdir } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import type { Readable } from 'node:stream';
 import { InputError } from '../../errors.js';
-import type { TemporaryFile } from '../sort/temporary-file.js';
+import type { TemporaryFile } from '../../temporary-file.js';
 import { binaryToCopyText } from './binary.js';
 import { csvToCopyText } from './csv.js';
 import { dumpTables } from './dump.js';

@@ -2,7 +2,7 @@ import { createReadStream, type Stats } from 'node:fs';
 import { open, stat, type FileHandle } from 'node:fs/promises';
 import { addAbortSignal, type Readable } from 'node:stream';
 import { ChangedInputError, codeOf, CompressStateError, InputError } from '../../errors.js';
-import type { TemporaryFile } from '../sort/temporary-file.js';
+import type { TemporaryFile } from '../../temporary-file.js';
 import { collected } from './collected.js';
 import { LONGEST_MAGIC, packingOf, unpack, WINDOW_TOO_LARGE } from './unpack.js';
 

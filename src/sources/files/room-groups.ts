@@ -1,5 +1,5 @@
 import { IdList } from '../id-list.js';
-import type { TemporaryFile } from '../sort/temporary-file.js';
+import type { TemporaryFile } from '../../temporary-file.js';
 import { copyLines, copyStretches } from './copy-lines.js';
 import { CopiedInput, type Input } from './input.js';
 import { RoomColumn } from './room-column.js';

@@ -2,7 +2,7 @@ import { RoomNotFoundError } from '../../errors.js';
 import { noneInRange, type GroupRange } from '../group-range.js';
 import { GroupTableBuilder, type GroupTable } from '../group-table.js';
 import { lowerBound } from '../id-list.js';
-import type { TemporaryFile } from '../sort/temporary-file.js';
+import type { TemporaryFile } from '../../temporary-file.js';
 import type { TableInputs } from './find-inputs.js';
 import { rereadable, type Input } from './input.js';
 import { RoomColumn } from './room-column.js';

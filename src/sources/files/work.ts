@@ -1,4 +1,4 @@
-import { TemporaryFile } from '../sort/temporary-file.js';
+import { TemporaryFile } from '../../temporary-file.js';
 
 /** What is open, and ends together. */
 export class Work {

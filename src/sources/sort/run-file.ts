@@ -1,5 +1,5 @@
 import type { Run } from './run.js';
-import type { TemporaryFile } from './temporary-file.js';
+import type { TemporaryFile } from '../../temporary-file.js';
 
 /** Before each piece stand its key, 8 bytes, and its length, 4 bytes. Buffers are no smaller. */
 const HEADER = 12;

@@ -6,7 +6,7 @@ import { RunChunks } from './run-chunks.js';
 import type { Run } from './run.js';
 import { RunWriter, StoredRunReader, type StoredRun } from './run-file.js';
 import { SortBuffer } from './sort-buffer.js';
-import { TemporaryFile } from './temporary-file.js';
+import { TemporaryFile } from '../../temporary-file.js';
 
 /** The part of the memory that lines are sorted in; input, output and what waits to be collected take the rest. */
 const SORT_SHARE = 3 / 4;

@@ -3,7 +3,7 @@ import { unlinkSync } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Writable } from 'node:stream';
-import { temporaryFileError } from '../../output-error.js';
+import { temporaryFileError } from './output-error.js';
 
 const CHUNK = 256 * 1024;
 
