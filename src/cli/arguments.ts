@@ -3,8 +3,8 @@ import type { Argv } from 'yargs';
 import { UsageError } from '../errors.js';
 import { VERSION } from '../version.js';
 import { closestName } from './closest-name.js';
-import { flag, optionOf } from './options.js';
-import type { CommandOptions } from './options.js';
+import { flag, optionOf } from './option-names.js';
+import type { CommandOptions } from './option-names.js';
 import { withSeparateValues } from './separate-values.js';
 
 /** What standard output is called. */

@@ -16,7 +16,7 @@ import type { Interruption } from './interruption.js';
 import { isLogFormat, openLog } from './log.js';
 import type { LogFormat } from './log.js';
 import { OPTIONS } from './options.js';
-import type { CommandOptions } from './options.js';
+import type { CommandOptions } from './option-names.js';
 import type { StatusLine } from './status-line.js';
 import { temporaryFolder } from './temporary-folder.js';
 

@@ -10,7 +10,8 @@ import { applyOptionsOf } from './apply-options.js';
 import type { ApplyOptions } from './apply-options.js';
 import { Arguments, parseInteger, readArguments } from './arguments.js';
 import type { Answer } from './arguments.js';
-import { flag, OPTIONS } from './options.js';
+import { flag } from './option-names.js';
+import { OPTIONS } from './options.js';
 
 /** What a command line asks for, checked. `-` as a path is standard input or standard output. */
 export interface CompressCommand {

@@ -8,7 +8,7 @@ import type { Answer } from './arguments.js';
 import { InterruptedError } from './interruption.js';
 import type { Interruption } from './interruption.js';
 import { OPTIONS } from './options.js';
-import type { CommandOptions } from './options.js';
+import type { CommandOptions } from './option-names.js';
 import { onOneLine } from './printable.js';
 import { printResult } from './print-result.js';
 import type { StatusLine } from './status-line.js';

@@ -1,6 +1,6 @@
 import { UsageError } from '../errors.js';
-import { flag, optionOf } from './options.js';
-import type { CommandOptions } from './options.js';
+import { flag, optionOf } from './option-names.js';
+import type { CommandOptions } from './option-names.js';
 
 /**
  * Writes each option that takes a value as `--name=value`, which yargs reads whatever the value is:

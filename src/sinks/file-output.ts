@@ -26,8 +26,9 @@ const FILE_ADVICE = 'Free some, or name a file on another disk.';
 
 /**
  * Opens a file that appears under its name with `keep()` and not before: until then it is a hidden
- * file beside it, or in `tmpdir` where its folder may not be written to. A link stays a link, and an existing file passes on its permissions. What is no
- * regular file (a FIFO, /dev/null) gets its bytes when they are complete, from a spool.
+ * file beside it, or in `tmpdir` where its folder may not be written to. A link stays a link, and an
+ * existing file passes on its permissions. What is no regular file (a FIFO, /dev/null) gets its bytes
+ * when they are complete, from a spool.
  *
  * @throws OutputError when the file can't be made here, or is a folder
  */

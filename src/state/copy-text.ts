@@ -4,6 +4,9 @@
  * so fields are brought to the canonical spelling before their bytes are compared.
  */
 
+/** In bytes, however it is written. What is longer is no row: an event of Synapse's ends at 64 KB. */
+export const LONGEST_ROW = 4 * 2 ** 20;
+
 const BACKSLASH = 92;
 
 /** The byte that follows the backslash in the canonical escape of `byte`, or 0 if it needs none. */

@@ -1,5 +1,5 @@
 import { InputError } from '../errors.js';
-import { decodeField, encodeField, isNull } from './copy-text.js';
+import { decodeField, encodeField, isNull, LONGEST_ROW } from './copy-text.js';
 import type { EntryPool } from './entry-pool.js';
 import { grown } from './grown.js';
 
@@ -9,8 +9,6 @@ const CARRIAGE_RETURN = 13;
 const BACKSLASH = 92;
 /** A group of at least so many rows is remembered as what the next snapshot will look like. */
 const SNAPSHOT_ROWS = 16;
-/** A line longer than this is no row: an event of Synapse's ends at 64 KB. */
-const LONGEST_LINE = 4 * 2 ** 20;
 
 /**
  * `without-room`: state_group, type, state_key, event_id.
@@ -121,10 +119,10 @@ export class RowParser implements GroupRows {
       chunk.copy(line, this.#carry.length, 0, start || chunk.length);
       if (start === 0) {
         this.#carry = line.subarray(0, -4);
-        if (line.length > LONGEST_LINE) {
+        if (line.length > LONGEST_ROW) {
           this.#line++;
           throw new InputError(
-            `${this.#where()} is longer than ${LONGEST_LINE} bytes. This is not COPY text of state_groups_state.`,
+            `${this.#where()} is longer than ${LONGEST_ROW} bytes. This is not COPY text of state_groups_state.`,
           );
         }
         return true;

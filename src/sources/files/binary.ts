@@ -1,5 +1,5 @@
 import { InputError } from '../../errors.js';
-import { encodeField } from '../../state/copy-text.js';
+import { encodeField, LONGEST_ROW } from '../../state/copy-text.js';
 import { COLUMNS, isStateGroup, STATE_TABLES, type StateTable, type Told } from './state-table.js';
 
 const TAB = 9;
@@ -10,8 +10,6 @@ export const SIGNATURE = Buffer.from('PGCOPY\n\xff\r\n\0', 'latin1');
 const HEADER = SIGNATURE.length + 4 + 4;
 /** Flags of which a reader must know what they mean; Postgres sets none of them any more. */
 const CRITICAL_FLAGS = 0xffff0000;
-/** A field longer than this is of no row: an event of Synapse's ends at 64 KB. */
-const LONGEST_FIELD = 4 * 2 ** 20;
 const BIGINT = 8;
 const NULL = -1;
 const TRAILER = -1;
@@ -117,7 +115,7 @@ class BinaryRows {
       );
     }
     const end = HEADER + bytes.readUInt32BE(HEADER - 4);
-    if (end > LONGEST_FIELD) throw this.#error('has a header that is too long');
+    if (end > LONGEST_ROW) throw this.#error('has a header that is too long');
     return end <= bytes.length ? end : 0;
   }
 
@@ -140,7 +138,7 @@ class BinaryRows {
         throw this.#error(`has NULL for ${COLUMNS[this.#table][field]}`);
       }
       if (
-        isStateGroup(this.#table, field) ? length !== BIGINT : length < 0 || length > LONGEST_FIELD
+        isStateGroup(this.#table, field) ? length !== BIGINT : length < 0 || length > LONGEST_ROW
       ) {
         throw this.#error(`has ${length} bytes for ${COLUMNS[this.#table][field]}`);
       }

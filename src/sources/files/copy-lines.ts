@@ -3,6 +3,7 @@ import { grown } from '../../state/grown.js';
 import { countTabs } from './count-tabs.js';
 import type { Input } from './input.js';
 import { COLUMNS, type StateTable } from './state-table.js';
+import { LONGEST_ROW } from '../../state/copy-text.js';
 
 const TAB = 9;
 const LINE_FEED = 10;
@@ -10,8 +11,6 @@ const CARRIAGE_RETURN = 13;
 const DOT = 46;
 const ZERO = 48;
 const BACKSLASH = 92;
-/** A line longer than this is no row: an event of Synapse's ends at 64 KB. */
-const LONGEST_LINE = 4 * 2 ** 20;
 /** Bytes that are leapt over at least: less takes as long line by line. */
 const SMALLEST_LEAP = 1024;
 
@@ -75,7 +74,7 @@ async function* splitBy(
       start = chunk.indexOf(LINE_FEED) + 1;
       carry = Buffer.concat([carry, start === 0 ? chunk : chunk.subarray(0, start)]);
       if (start === 0) {
-        if (carry.length > LONGEST_LINE) throw lines.tooLong();
+        if (carry.length > LONGEST_ROW) throw lines.tooLong();
         position += chunk.length;
         continue;
       }
@@ -231,7 +230,7 @@ class LineSplitter implements CopyLines {
 
   /** The line after these has no end that would be in sight. */
   tooLong(): InputError {
-    return this.error(this.lines, `is longer than ${LONGEST_LINE} bytes, as no row is`);
+    return this.error(this.lines, `is longer than ${LONGEST_ROW} bytes, as no row is`);
   }
 
   /** Takes the line after these, which has no end. */

@@ -1,5 +1,5 @@
 import { InputError } from '../../errors.js';
-import { escapeLetter } from '../../state/copy-text.js';
+import { escapeLetter, LONGEST_ROW } from '../../state/copy-text.js';
 import { reorderFields } from './column-order.js';
 import {
   columnOrder,
@@ -17,8 +17,6 @@ const COMMA = 44;
 const BACKSLASH = 92;
 /** Programs on Windows begin a text with it. */
 const BYTE_ORDER_MARK = Buffer.from([0xef, 0xbb, 0xbf]);
-/** A record longer than this is no row: an event of Synapse's ends at 64 KB. */
-const LONGEST_RECORD = 4 * 2 ** 20;
 
 /** Bytes that stand for themselves in CSV, quoted or not, and in COPY text. */
 const PLAIN = new Uint8Array(256).map((_, byte) =>
@@ -183,9 +181,9 @@ class CsvRecords {
 
   #makeRoom(length: number): void {
     const left = this.#out.subarray(this.#unended, this.#length);
-    if (left.length > LONGEST_RECORD) {
+    if (left.length > LONGEST_ROW) {
       throw this.#error(
-        `is in a record of more than ${LONGEST_RECORD} bytes, as no row is: a quote may be missing`,
+        `is in a record of more than ${LONGEST_ROW} bytes, as no row is: a quote may be missing`,
       );
     }
     // Each byte may need an escape.

@@ -1,13 +1,12 @@
 import { InputError } from '../../errors.js';
 import { reorderFields } from './column-order.js';
 import { columnOrder, COLUMNS, STATE_TABLES, type StateTable } from './state-table.js';
+import { LONGEST_ROW } from '../../state/copy-text.js';
 
 const LINE_FEED = 10;
 const CARRIAGE_RETURN = 13;
 /** Ends a table's rows: the line feed before it, and the marker's own. */
 const END_OF_ROWS = Buffer.from('\n\\.\n');
-/** A line longer than this is no row: an event of Synapse's ends at 64 KB. */
-const LONGEST_ROW = 4 * 2 ** 20;
 /** A statement that names as many columns as a table can have, with long names, is shorter. */
 const LONGEST_STATEMENT = 256 * 1024;
 

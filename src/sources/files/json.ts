@@ -1,7 +1,7 @@
 import { getManyValues, isMany, none } from 'stream-chain/defs.js';
 import { jsonParser, type Token } from 'stream-json/core/parser.js';
 import { InputError } from '../../errors.js';
-import { escapeLetter } from '../../state/copy-text.js';
+import { escapeLetter, LONGEST_ROW } from '../../state/copy-text.js';
 import {
   COLUMNS,
   isStateGroup,
@@ -14,8 +14,6 @@ import {
 const CHUNK = 64 * 1024;
 /** So many characters are parsed at once: with more, their tokens outlive a collection of garbage. */
 const PIECE = 8 * 1024;
-/** A record longer than this is no row: an event of Synapse's ends at 64 KB. */
-const LONGEST_RECORD = 4 * 2 ** 20;
 /** The first row of a table is found without looking at so many braces, even if keys hold some. */
 const BRACES_TO_TRY = 20;
 /** Most texts have none of what must be escaped, nor of what may be half of a surrogate pair. */
@@ -95,8 +93,8 @@ class JsonRows {
     let lines = '';
     for (let at = 0; at < text.length; at += PIECE)
       lines += this.#lines(text.slice(at, at + PIECE));
-    if (this.#unended > LONGEST_RECORD) {
-      throw this.#error(`is longer than ${LONGEST_RECORD} characters, as no row is`);
+    if (this.#unended > LONGEST_ROW) {
+      throw this.#error(`is longer than ${LONGEST_ROW} characters, as no row is`);
     }
     return Buffer.from(lines);
   }
