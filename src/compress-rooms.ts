@@ -96,7 +96,7 @@ function roomOutput(target: Writable, tmpdir: string): Output {
       return file?.length ?? 0;
     },
     async keep() {
-      for await (const chunk of file?.chunks() ?? []) {
+      for await (const chunk of file?.readable() ?? []) {
         await new Promise<void>((resolve, reject) => {
           target.write(chunk, (error) => (error ? reject(error) : resolve()));
         });

@@ -3,6 +3,7 @@ import { unlinkSync } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Writable } from 'node:stream';
+import type { Readable } from 'node:stream';
 import { temporaryFileError } from './output-error.js';
 
 const CHUNK = 256 * 1024;
@@ -88,6 +89,11 @@ export class TemporaryFile {
       await this.read(chunk, at);
       yield chunk;
     }
+  }
+
+  /** The same bytes for who keeps chunks for longer, as a stream may that they are written to. */
+  readable(): Readable {
+    return this.#handle.createReadStream({ start: 0, autoClose: false, highWaterMark: CHUNK });
   }
 
   /** Gives the space back. May be called twice. */

@@ -1,14 +1,15 @@
 import assert from 'node:assert/strict';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { Readable } from 'node:stream';
-import { buffer } from 'node:stream/consumers';
+import { PassThrough, Readable } from 'node:stream';
+import { buffer, text } from 'node:stream/consumers';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { compressRooms, type CompressRoomsSettings } from '../src/compress-rooms.js';
 import { compressRoom } from '../src/compress.js';
 import { LevelsPlanner } from '../src/planner/levels.js';
 import { NO_CHANGES } from '../src/sinks/no-changes.js';
+import { openStreamedOutput } from '../src/sinks/streamed-output.js';
 import { openFilesRooms } from '../src/sources/files/files-rooms.js';
 import { openFilesSource } from '../src/sources/files/files-source.js';
 import { openPostgresRooms } from '../src/sources/postgres/postgres-rooms.js';
@@ -86,6 +87,25 @@ const databases = fc
     const names = rooms.map((_, room) => name(room)).sort();
     return { names, groups, edges, rows: shuffled(rows) };
   });
+
+test('a reader may keep what it was given, however much the changes of a room are', async (t) => {
+  const tmpdir = await temporaryFolder(t);
+  const inputs = [fixture('golden/default/before')];
+  const from = { inputs, stdin: Readable.from([]), memory: 1_000_000, tmpdir };
+  const levels = () => new LevelsPlanner();
+  const reader = new PassThrough({ highWaterMark: 100_000_000 });
+  const output = openStreamedOutput(reader, 'standard output');
+  await compressRooms({ source: await openFilesRooms(from), planner: levels, output, tmpdir });
+  reader.end();
+  const changes = await text(reader);
+
+  const room = '!OGEhHVWSdvArJzumhm:example.org';
+  const source = await openFilesSource({ ...from, room, range: {} });
+  const expected = memoryOutput();
+  await compressRoom({ source, planner: levels(), output: expected });
+  assert(expected.text().length > 500_000);
+  assert(changes === expected.text(), 'other changes than those of the room by itself');
+});
 
 test('all rooms from files give what each room gives by itself', async (t) => {
   const folder = await temporaryFolder(t);

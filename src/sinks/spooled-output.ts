@@ -43,7 +43,7 @@ export async function openSpool(
     },
     async keep() {
       writer = new StreamWriter(name, ...(await openTarget()));
-      await pipeline(file.chunks(), writer, signal === undefined ? {} : { signal });
+      await pipeline(file.readable(), writer, signal === undefined ? {} : { signal });
       done = true;
       await file.close();
     },
