@@ -16,6 +16,7 @@ export async function* readCopyScript(
 ): AsyncGenerator<RoomChange> {
   let groups = 0;
   let rows = 0;
+  const newRows = new RowsWriter();
   for (;;) {
     const line = (lines.ready() ?? (await lines.next())).toString();
     if (line.startsWith(LAST_LINE)) {
@@ -37,9 +38,9 @@ export async function* readCopyScript(
 
     const batch: ChangedGroup[] = [];
     for (;;) {
-      const text = (lines.ready() ?? (await lines.next())).toString();
-      if (text === END_OF_COPY) break;
-      const change = parseChange(text);
+      const listed = (lines.ready() ?? (await lines.next())).toString();
+      if (listed === END_OF_COPY) break;
+      const change = parseChange(listed);
       if (change === undefined) throw lines.wrong('is no change of a state group.');
       batch.push(change);
     }
@@ -47,18 +48,17 @@ export async function* readCopyScript(
       throw lines.wrong('should begin the rows of the changes.');
     for (const group of batch) {
       const prefix = Buffer.from(`${group.stateGroup}\t`);
-      const text = new RowsWriter();
       for (let row = 0; row < group.newRows; row++) {
         const rowLine = lines.ready() ?? (await lines.next());
         const isOfGroup =
           rowLine.length >= prefix.length && prefix.compare(rowLine, 0, prefix.length) === 0;
-        if (!isOfGroup || !text.addCopyText(rowLine, prefix.length)) {
+        if (!isOfGroup || !newRows.addCopyText(rowLine, prefix.length)) {
           throw lines.wrong(`is no row of state group ${group.stateGroup}.`);
         }
       }
       groups++;
       rows += group.newRows;
-      yield { room, group: { ...group, change: { ...group.change, rows: text.take() } } };
+      yield { room, group: { ...group, change: { ...group.change, rows: newRows.take() } } };
     }
     if (!(await lines.next()).equals(ROWS_END))
       throw lines.wrong('should end the rows of the changes.');

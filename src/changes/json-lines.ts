@@ -22,12 +22,12 @@ export async function* readJsonLines(
   place: ChangeInput['place'],
 ): AsyncGenerator<RoomChange> {
   const pieces = new JsonPieces(chunks, place);
+  const rows = new RowsWriter();
   while (await pieces.hasMore()) {
     const head = headOf(textOf(await pieces.next(OPENING_BRACKET)));
     if (head === undefined) {
       throw pieces.wrong('is no change as synapse_compress_state writes it. Make the file again.');
     }
-    const rows = new RowsWriter();
     const newRows = await readRows(pieces, rows, head.state_group);
     if (textOf(await pieces.next(CLOSING_BRACE)) !== '}') {
       throw pieces.wrong(`goes on after the rows of state group ${head.state_group}.`);

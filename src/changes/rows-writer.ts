@@ -18,10 +18,17 @@ const BACKSLASH = 92;
 const ESCAPES: ReadonlySet<number> = new Set(Buffer.from('bfnrt\\'));
 const VERTICAL_TAB = Buffer.from('013');
 
-/** The rows of a group as canonical COPY text, from what they are written as. */
+/** The rows of one group after another as canonical COPY text, from what they are written as. */
 export class RowsWriter extends ByteWriter {
   constructor() {
     super(1024);
+  }
+
+  /** The rows since the last call, in no more bytes than they take: many groups wait to be applied. */
+  override take(): Buffer {
+    const rows = Buffer.from(this.bytes.subarray(0, this.end));
+    this.end = 0;
+    return rows;
   }
 
   /** Adds the row of COPY text that begins at `start` and ends where the line does; false if it is none. */

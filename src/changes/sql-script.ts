@@ -64,6 +64,7 @@ const TAKE =
 
 async function* readGuarded(lines: ScriptLines, room: string): AsyncGenerator<RoomChange> {
   const name = literal(room);
+  const rows = new RowsWriter();
   for (let groups = 0; ; groups++) {
     await lines.expect('\n');
     const summary = guardSummary(groups).slice(1);
@@ -74,7 +75,6 @@ async function* readGuarded(lines: ScriptLines, room: string): AsyncGenerator<Ro
     if (group === undefined || takeGroup(group, name) !== `${BEGIN}${call}\n`) {
       throw lines.notAsWritten();
     }
-    const rows = new RowsWriter();
     const list = guardedList(group.stateGroup, name);
     let count = 0;
     while (!(await isNext(lines, COMMIT))) count += await readList(lines, list, rows);
@@ -110,13 +110,13 @@ const SWAP =
 /** Without a guard nothing says where the changes end, other than between two of them. */
 async function* readBare(lines: ScriptLines, room: string): AsyncGenerator<NewEncoding> {
   const name = literal(room);
+  const rows = new RowsWriter();
   for (;;) {
     const line = await lines.nextIfAny();
     if (line === undefined) return;
     lines.back();
     if (line.toString('latin1', 0, COMMENT.length) === COMMENT) return;
     await lines.expect('\n');
-    const rows = new RowsWriter();
     let listed: number | undefined;
     if (await isNext(lines, BEGIN_LARGE)) {
       await lines.expect(BEGIN_LARGE);
