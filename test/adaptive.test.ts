@@ -141,6 +141,17 @@ describe('adaptive', () => {
     );
   });
 
+  it('shortens what a run that was cut off has left too long, where rows are saved before it', async () => {
+    const room = grown({ kind: 'backfill', groups: 3000, keys: 300, seed: 8 });
+    const changes = (await compress(room, {})).planned.filter(({ change }) => change !== undefined);
+    const cutOff = applied(room, changes.slice(0, changes.length / 2));
+    assert.equal(Math.max(...chains(cutOff).values()), 122);
+    const { after, counts, planner } = await compress(cutOff, {});
+    assert.equal(Math.max(...chains(after).values()), 100);
+    assert.deepEqual(planner.warnings, []);
+    assert.ok(counts.rowsAfter < counts.rowsBefore && !planner.mayCostRows);
+  });
+
   it('leaves hops under the newest groups, unless that costs more rows than were saved', async () => {
     await fc.assert(
       fc.asyncProperty(anyRoom, settings, async (groups, chosen) => {

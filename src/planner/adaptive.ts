@@ -42,7 +42,7 @@ export interface AdaptiveSettings {
   readonly maxHops?: number;
   /** Hops to leave under the newest groups, so that Synapse's next ones fit; default half of `maxHops`. */
   readonly headroom?: number;
-  /** Shortens also those chains that are stored longer than `maxHops`, though it may cost rows. */
+  /** Shortens all chains that are stored longer than `maxHops`, though the room may get larger. */
   readonly rebaseDeep?: boolean;
 }
 
@@ -114,7 +114,7 @@ export class AdaptivePlanner implements Planner {
   get warnings(): string[] {
     if (this.#deepGroups === 0) return [];
     return [
-      `${this.#deepGroups} state groups are in stored chains of more than ${this.#settings.maxHops} hops, which would cost rows to shorten; they were left so. --rebase-deep shortens them.`,
+      `${this.#deepGroups} state groups are in stored chains of more than ${this.#settings.maxHops} hops, which would cost more rows to shorten than were saved before them; they were left so. --rebase-deep shortens them.`,
     ];
   }
 
@@ -168,18 +168,19 @@ export class AdaptivePlanner implements Planner {
     // what hops are worth shows when their successors are there.
     const mayStay = left >= 0 || states.hopsBefore[state] > maxHops;
     this.#hopsNeeded = newest ? 0 : mayStay ? Infinity : this.#chainToCome(states, state) + 1;
-    // Where it may stay though its chain is too long, it moves for fewer rows alone.
+    // Where it may stay though its chain is too long, it moves for what was saved, so that no room gets larger.
     const hops = stored === NO_STATE ? 1 : states.hopsAfter[stored] + 1;
+    const saved = Math.max(0, this.#savedRows);
     const isDeep = hops > maxHops && hops <= states.hopsBefore[state] && !rebaseDeep;
-    const most = isDeep ? needed - 1 : states.size[state];
+    const most = isDeep ? Math.min(needed + saved, states.size[state]) : states.size[state];
     this.#find(states, state, stored, newest ? Math.max(1, limit - toCome) : limit, most);
     if (stored === NO_STATE || this.#best === stored) return this.#best;
     const cost = this.#bestRows(states, state) - needed;
     if (left >= 0) return cost < 0 ? this.#best : stored;
-    // Hops under a newest group are bought with what was saved, so that they make no room larger.
-    if (hops <= maxHops) return cost <= Math.max(0, this.#savedRows) ? this.#best : stored;
+    // So are hops under a newest group.
+    if (hops <= maxHops) return cost <= saved ? this.#best : stored;
     if (rebaseDeep && hops <= states.hopsBefore[state]) this.mayCostRows = true;
-    if (cost < 0 || rebaseDeep || hops > states.hopsBefore[state]) return this.#best;
+    if (cost <= saved || rebaseDeep || hops > states.hopsBefore[state]) return this.#best;
     this.#deepGroups++;
     return stored;
   }
