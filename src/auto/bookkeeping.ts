@@ -15,7 +15,7 @@ export interface RoomProgress {
   readonly lastCompressed: number | undefined;
   /** The levels to go on with. */
   readonly levels: readonly Level[];
-  /** Why saved levels can't be gone on with, as the end of a sentence; the levels are empty then. */
+  /** What of the saved levels is not gone on with, and why: the end of a sentence that begins with the room. */
   readonly stale?: string;
 }
 
@@ -116,7 +116,8 @@ export async function lowestUncompressed(
 
 /**
  * Reads how far a room was compressed. Levels that can't be gone on with are given up: then the groups to
- * come start on empty levels, which costs one snapshot.
+ * come start on empty levels, which costs one snapshot. A level whose head was deleted counts as full, so that
+ * the next one's head serves.
  *
  * @param sizes of the levels that are asked for; without any, those that are saved
  */
@@ -139,15 +140,22 @@ export async function readProgress(
   const isUsed = rows.some(
     ({ current_length, current_head }) => current_length > 0 || current_head,
   );
-  const stale = isUsed ? whyStale(rows, lastCompressed, sizes) : undefined;
-  if (stale !== undefined) return { lastCompressed, levels: emptyLevels(sizes), stale };
   if (!isUsed) return { lastCompressed, levels: emptyLevels(sizes) };
-  const levels = rows.map(({ max_size, current_length, current_head }) => ({
-    size: max_size,
-    length: current_length,
-    head: current_head === null ? undefined : Number(current_head),
-  }));
-  return { lastCompressed, levels };
+  const why = whyStale(rows, lastCompressed, sizes);
+  if (why !== undefined) {
+    const stale = `goes on with empty levels, as the saved ones are stale: ${why}`;
+    return { lastCompressed, levels: emptyLevels(sizes), stale };
+  }
+  const gone = rows.filter(({ current_head, is_there }) => current_head !== null && !is_there);
+  const levels = rows.map((row) => {
+    const { max_size: size, current_length: length, current_head: head } = row;
+    if (gone.includes(row)) return { size, length: size, head: undefined };
+    return { size, length, head: head === null ? undefined : Number(head) };
+  });
+  if (gone.length === 0) return { lastCompressed, levels };
+  const heads = gone.map(({ level_num, current_head }) => `${current_head} of level ${level_num}`);
+  const stale = `goes on without some heads of levels, which are stale, as these state groups are not in the room any more: ${heads.join(', ')}`;
+  return { lastCompressed, levels, stale };
 }
 
 interface LevelRow {
@@ -176,9 +184,7 @@ function whyStale(
     }
     if (head === null) {
       if (length > 0) return `level ${level} has a length of ${length} and no head`;
-    } else if (!row.is_there) {
-      return `state group ${head}, the head of level ${level}, is not in the room any more`;
-    } else if (Number(head) > lastCompressed) {
+    } else if (row.is_there && Number(head) > lastCompressed) {
       return `state group ${head}, the head of level ${level}, is above ${lastCompressed}, the last one that was compressed`;
     }
   }

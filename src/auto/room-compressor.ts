@@ -119,13 +119,7 @@ export class RoomCompressor {
     const source = await this.#openIfThere(room, range, [...new Set(heads)]);
     if (source === undefined) return false;
     if (stale !== undefined) {
-      log(
-        'warning',
-        `Room '${room}' goes on with empty levels, as the saved ones are stale: ${stale}.`,
-        {
-          room,
-        },
-      );
+      log('warning', `Room '${room}' ${stale}.`, { room });
     }
     const { ids } = source.groups;
     const sizes = levels.map(({ size }) => size);
