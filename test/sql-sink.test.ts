@@ -255,8 +255,12 @@ for (const transactions of [false, true]) {
     });
   }
 
-  for (const gone of [1, 2]) {
-    test(`a ${form} change leaves all as it is where group ${gone} is gone`, async () => {
+  for (const [gone, newPredecessor] of [
+    [1, 1],
+    [2, 1],
+    [2, undefined],
+  ]) {
+    test(`a ${form} change to ${newPredecessor} leaves all as it is where group ${gone} is gone`, async () => {
       await insertGroups('!r:x');
       await db.query('INSERT INTO state_group_edges VALUES (2, 7)');
       await db.query(`INSERT INTO state_groups_state VALUES (2, '!r:x', 'a', '', '$0')`);
@@ -269,7 +273,7 @@ for (const transactions of [false, true]) {
       };
       const asItWas = await stored();
       for (const rows of ['a\t\t$1\n', '', 'a\t\t$1\n'.repeat(3000)]) {
-        await oneQuery(sink(Buffer.from(rows), { transactions, newPredecessor: 1 }));
+        await oneQuery(sink(Buffer.from(rows), { transactions, newPredecessor }));
         assert.deepEqual(await stored(), asItWas);
       }
     });
@@ -284,6 +288,22 @@ for (const transactions of [false, true]) {
     assert.equal(sql.split(long).length, 101);
   });
 }
+
+test(
+  'a large bare change leaves the group as it is where psql goes on after a list that failed',
+  { skip: !hasPsql },
+  async () => {
+    await insertGroups('!r:x');
+    await insertWanted('!r:x', [{ type: 'a', stateKey: '', eventId: '$0' }]);
+    await db.query('INSERT INTO state_groups_state TABLE wanted');
+    const whole = await text(sink(Buffer.from('a\t\t$1\n'.repeat(3000)), { newPredecessor: 1 }));
+    const spoilt = whole.replace("VALUES\n('a'", 'VALUES\n(nothing');
+    const { stderr } = await psql(db, Readable.from([spoilt]), []);
+    assert.match(stderr, /ERROR: .* "nothing" /);
+    assert.equal(await differences(), 0);
+    assert.equal((await db.query('SELECT FROM state_group_edges')).rowCount, 0);
+  },
+);
 
 test(
   'bare changes go into one transaction of psql, or not at all',
