@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { createReadStream } from 'node:fs';
 import { mkdir, readdir, readFile, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import * as consumers from 'node:stream/consumers';
 import { test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { gunzipSync } from 'node:zlib';
@@ -65,6 +66,10 @@ const strays = async (db: TestDatabase) => [
     .rows,
   (await db.query('SELECT * FROM state_group_edges WHERE state_group >= 900000 ORDER BY 1')).rows,
 ];
+
+const WAITING = `
+  SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = database
+  WHERE datname = current_database() AND NOT granted`;
 
 for (const from of ['files', 'Postgres', 'standard input'] as const) {
   test(
@@ -155,6 +160,26 @@ test(
     const swapped = runLine(stderr, db, folder);
     assert.equal(swapped.status, 0, swapped.stderr);
     expectSameStates(await readAllStates(db), states);
+  },
+);
+
+test(
+  'what another transaction has written, but not committed, when tables are swapped is not lost',
+  { skip: !hasPsql },
+  async (t) => {
+    const db = await database(t);
+    const folder = await temporaryFolder(t);
+    const tables = join(folder, 'tables');
+    await compressed(['-p', db.url, '--format', 'tables', '-o', tables]);
+    await db.query(
+      "BEGIN; INSERT INTO state_groups_state VALUES (900009, '!gone:x', 'm', '', '$')",
+    );
+    const swap = spawn('psql', ['-X', '-d', db.url, '-f', 'swap.sql'], { cwd: tables });
+    const said = consumers.text(swap.stderr);
+    while ((await db.query(WAITING)).rowCount === 0) assert.equal(swap.exitCode, null);
+    await db.query('COMMIT');
+    assert.match(await said, /state_groups_state is not what it was when it was exported/);
+    assert.equal(await countRows(db, 'state_group = 900009'), 1);
   },
 );
 
