@@ -79,6 +79,20 @@ test('a predecessor that is not older is never taken', async (t) => {
   expectSameStates(await readAllStates(db), states);
 });
 
+test('a group that gets another predecessor is not taken for done because its rows stay', async (t) => {
+  const groups = [
+    { id: 1, rows: ['create/$c'] },
+    { id: 2, predecessor: 1, rows: ['topic/$t1'] },
+    { id: 3, predecessor: 2, rows: ['topic/$t2'] },
+  ];
+  const db = await storedRoom(t, { groups });
+  const batch = { room: ROOM, changes: [await planChange(db, 3, 1)] };
+  const rewriter = await openRewriter(t, db);
+  assert.equal((await rewriter.rewrite(batch)).rewritten, 1);
+  assert.equal(await storedOf(db, 3), 'edge\t1\ntopic\t$t2\n');
+  assert.equal((await rewriter.rewrite(batch)).alreadyDone, 1);
+});
+
 test('groups of another room than the batch is of are left as they are', async (t) => {
   const db = await storedRoom(t);
   const changes = await planRoom(db);
@@ -260,6 +274,26 @@ test('of a batch, only the groups are skipped that another keeps locked', async 
   assert.equal(outcome.rewritten, 1);
   await other.query('COMMIT');
   await expectPurged(db, states, []);
+});
+
+test('a batch in whose way an edge is, is begun three times as a whole and then in halves', async (t) => {
+  const db = await storedRoom(t);
+  const states = await readAllStates(db);
+  // What a sequence has counted stays when the rest is rolled back.
+  await db.query(`
+    CREATE SEQUENCE attempts;
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql
+      AS $$ BEGIN PERFORM nextval('attempts'); RAISE unique_violation; END $$;
+    CREATE TRIGGER refuse BEFORE INSERT ON state_group_edges
+      FOR EACH ROW WHEN (new.state_group = 4) EXECUTE FUNCTION refuse()`);
+  const changes = await planRoom(db);
+  const outcome = await (await openRewriter(t, db)).rewrite({ room: ROOM, changes });
+  assert.deepEqual([outcome.rewritten, outcome.blocked], [3, 1]);
+  assert.deepEqual(reasonsOf(outcome), [[4, 'unique_violation']]);
+  // The fourth time it is the batch, its first half, and the group.
+  const { rows } = await db.query('SELECT last_value::int AS attempts FROM attempts');
+  assert.deepEqual(rows, [{ attempts: 6 }]);
+  expectSameStates(await readAllStates(db), states);
 });
 
 test('a role needs these privileges, each of them, and no others', async (t) => {

@@ -253,6 +253,13 @@ export const SINCE: readonly { what: string; sql: string; skipped: number; reaso
     reason: OTHER_EDGE,
   },
   {
+    what: 'its predecessor is the planned one, and its rows are others, as many as the new ones',
+    sql: `UPDATE state_group_edges SET prev_state_group = 2 WHERE state_group = 4;
+      INSERT INTO state_groups_state VALUES (4, '${ROOM}', 'name', '', '$x')`,
+    skipped: 4,
+    reason: OTHER_EDGE,
+  },
+  {
     what: 'it has no predecessor',
     sql: 'DELETE FROM state_group_edges WHERE state_group = 4',
     skipped: 4,
