@@ -128,6 +128,28 @@ test('a signal ends a run after the transaction under way, and the next one goes
   assert.deepEqual(await readTables(db), await readTables(uninterrupted));
 });
 
+test('a room that a signal leaves midway is taken up again by the next run', async (t) => {
+  const db = await goldenDatabase(t);
+  const before = await readAllStates(db);
+  const [room] = GOLDEN_ROOMS;
+  const progress = async () => (await db.query('SELECT FROM state_compressor_progress')).rowCount;
+  const rowsOf = async () =>
+    (await db.query('SELECT FROM state_groups_state WHERE room_id = $1', [room])).rowCount;
+  const rows = await rowsOf();
+  const stop = new AbortController();
+  // The signal comes in the pause behind the first of many batches.
+  const pace = { rowsPerSecond: 500 };
+  const running = run(db, { rooms: [room], pace, signal: stop.signal });
+  while ((await rowsOf()) === rows) await setTimeout(20);
+  stop.abort();
+  assert.equal((await running).stoppedBy, 'signal');
+  assert.equal(await progress(), 0);
+
+  assert.ok((await run(db, { rooms: [room] })).groupsRewritten > 0);
+  assert.equal(await progress(), 1);
+  expectSameStates(await readAllStates(db), before);
+});
+
 test('adaptive takes whole rooms, keeps every state, and finds nothing to do a second time', async (t) => {
   const db = await goldenDatabase(t);
   const before = await readAllStates(db);
