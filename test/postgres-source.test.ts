@@ -304,7 +304,8 @@ test('ancestors are followed into other rooms, missing groups, and circles', asy
       [50, 30], // another room's, that nobody needs
     ],
   );
-  const source = await withSource(t, db, { minStateGroup: 19 });
+  // The range begins behind the one that they lead back to.
+  const source = await withSource(t, db, { minStateGroup: 10 });
   const { groups } = source;
   assert.deepEqual([...groups.ids], [4, 5, 6, 10, 20, 25, 30]);
   assert.deepEqual(
