@@ -603,14 +603,16 @@ describe('the files source', () => {
 
     it('rows behind the end marker, wherever chunks are cut', async (t) => {
       const { tmpdir, path } = await tableFolder(t, small);
-      const bytes = Buffer.from(`${small.state_groups_state}\\.\n\n\n1\t!a:x\tt\t\t$`);
       const inputs = [path('state_groups'), path('state_group_edges'), '-'];
-      for (let size = 1; size <= bytes.length; size += 7) {
-        const stdin = Readable.from(cutUp(bytes, size));
-        await assert.rejects(
-          readAll({ inputs, stdin, room: '!a:x', tmpdir }),
-          /^InputError: Line 21 of standard input ends the rows with \\\., but more follows/,
-        );
+      for (const row of ['1\t!a:x\tt\t\t$', '1\t!a:x\tt\t\t$\n']) {
+        const bytes = Buffer.from(`${small.state_groups_state}\\.\n\n\n${row}`);
+        for (let size = 1; size <= bytes.length; size += 7) {
+          const stdin = Readable.from(cutUp(bytes, size));
+          await assert.rejects(
+            readAll({ inputs, stdin, room: '!a:x', tmpdir }),
+            /^InputError: Line 21 of standard input ends the rows with \\\., but more follows/,
+          );
+        }
       }
     });
 
