@@ -343,6 +343,7 @@ describe('an input that is not as it should be', () => {
     ['CSV: a carriage return', `${csvRow}1,!a:x,t\rt,k,$1\n`, /^Line 2 .* carriage return/],
     ['CSV: no line feed at the end', `${csvRow}1,!a:x,t,k,$`, /^Line 2 .* no line feed .*cut off/],
     ['CSV: no quote at the end', `${csvRow}1,!a:x,t,"k\n\n,$1\n`, /^Line 5 .*quotes.*cut off/],
+    ['CSV: nothing behind the first quote', `${csvRow}"`, /^Line 2 .*quotes.*cut off/],
     [
       'CSV: a column too few',
       `"1",!a:x,t,"\n",$1\n1,!a:x,t,k\n`,
