@@ -15,7 +15,7 @@ import { jsonlSink } from '../src/sinks/jsonl.js';
 import { sqlSink } from '../src/sinks/sql.js';
 import { withChanges } from '../src/verify/changed-room.js';
 import { compareRooms } from '../src/verify/compare-rooms.js';
-import { cut, encoded, lengths, text } from './support/naive-copy-text.js';
+import { cut, encoded, lengths, overwritten, text } from './support/naive-copy-text.js';
 import { rooms, stateOf, tableOf } from './support/naive-room.js';
 import type { Encodings, Room } from './support/naive-room.js';
 import { ROOM, sourceOf } from './support/naive-source.js';
@@ -84,7 +84,7 @@ async function readAll(
   read: typeof readEncodings = readEncodings,
 ): Promise<{ read: NewEncoding[]; error: Error | undefined }> {
   const input = {
-    read: () => Readable.from(cut(bytes, chunks)),
+    read: () => overwritten(cut(bytes, chunks)),
     place: (index: number) => `Line ${index + 1}`,
   };
   const changes: NewEncoding[] = [];

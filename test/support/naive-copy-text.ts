@@ -87,6 +87,15 @@ export function cut(bytes: Buffer, lengths: readonly number[]): Buffer[] {
   return chunks;
 }
 
+/** The same chunks as a file's are: each is valid until the next is asked for. */
+export async function* overwritten(chunks: readonly Buffer[]): AsyncGenerator<Buffer> {
+  for (const chunk of chunks) {
+    const bytes = Buffer.from(chunk);
+    yield bytes;
+    bytes.fill('x');
+  }
+}
+
 /** Lengths for `cut`: from a byte to more than there is. */
 export const lengths: fc.Arbitrary<readonly number[]> = fc.array(
   fc.oneof(fc.integer({ min: 1, max: 9 }), fc.integer({ min: 10, max: 3000 })),
