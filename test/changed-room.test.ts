@@ -141,6 +141,8 @@ test('where another room that is read through is changed too, that is told', asy
   ]);
   const mistaken = withChanges(sourceOf(groups, form), changesTo(groups, [], 2), settings);
   await assert.rejects(mistaken, /State group 2 is changed as one of room '!other:example.org'/);
+  const foreign = withChanges(sourceOf(groups, form), changesTo(groups, [1]), settings);
+  await assert.rejects(foreign, /State group 1 is changed, and room .* has none of that id/);
 });
 
 const FORMS = [
