@@ -179,6 +179,7 @@ test('a group whose statement fails is neither changed nor counted', async (t) =
 
 for (const [event, table] of [
   ['DELETE', 'state_groups_state'],
+  ['INSERT', 'state_groups_state'],
   ['INSERT', 'state_group_edges'],
   ['DELETE', 'state_group_edges'],
   ['UPDATE', 'state_groups'],
@@ -193,10 +194,32 @@ for (const [event, table] of [
     const { stdout, stderr } = await psql(db, sql, ['-tA']);
     // One of the four has no edge that would be in the trigger's way.
     assert.equal(stdout, table === 'state_group_edges' ? '1|0|3\n' : '0|0|4\n');
-    assert.match(stderr, /ERROR: {2}A trigger or a rule kept rows of state group \d as they were/);
+    assert.match(
+      stderr,
+      event === 'INSERT' && table === 'state_groups_state'
+        ? /ERROR: {2}The new rows of state group \d are not what was planned/
+        : /ERROR: {2}A trigger or a rule kept rows of state group \d as they were/,
+    );
     expectSameStates(await readAllStates(db), states);
   });
 }
+
+test('a script that lost any line of its changes leaves every state as it was', async (t) => {
+  if (!hasPsql) return t.skip('there is no psql');
+  const db = await testDatabase(t);
+  await store(db, ROOM_GROUPS);
+  const states = await readAllStates(db);
+  const lines = (await guardedSql(await planRoom(db))).split('\n');
+  const first = lines.indexOf('BEGIN ISOLATION LEVEL REPEATABLE READ;');
+  assert.ok(first > 0);
+  for (let lost = first; lost < lines.length; lost++) {
+    const script = lines.toSpliced(lost, 1).join('\n');
+    await psql(db, Readable.from([script]), []);
+    expectSameStates(await readAllStates(db), states);
+    await db.query('TRUNCATE state_groups, state_group_edges, state_groups_state');
+    await store(db, ROOM_GROUPS);
+  }
+});
 
 test('tables in a schema of their own are found by the search path', async (t) => {
   const db = await testDatabase(t);

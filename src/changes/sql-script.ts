@@ -4,7 +4,7 @@ import {
   bareList,
   BEGIN,
   BEGIN_LARGE,
-  COMMIT,
+  endGroup,
   guardedList,
   LARGE_LIST,
   largeSelect,
@@ -60,7 +60,8 @@ function roomOf(line: string): string | undefined {
 }
 
 const TAKE =
-  /^CALL pg_temp\.take_state_group\((\d{1,16}), .*, (\d{1,16}|NULL), (\d{1,16}|NULL), (\d{1,10}), (-?\d{1,30})\); -- (\d{1,10}) new rows of hash (-?\d{1,30})$/s;
+  /^CALL pg_temp\.take_state_group\((\d{1,16}), .*, (\d{1,16}|NULL), (\d{1,16}|NULL), (\d{1,10}), (-?\d{1,30})\);$/s;
+const CHECK = /^CALL pg_temp\.check_state_group\(\d{1,16}, (\d{1,10}), (-?\d{1,30})\);$/;
 
 async function* readGuarded(lines: ScriptLines, room: string): AsyncGenerator<RoomChange> {
   const name = literal(room);
@@ -72,35 +73,42 @@ async function* readGuarded(lines: ScriptLines, room: string): AsyncGenerator<Ro
     await lines.expect(BEGIN);
     const call = (await lines.next()).toString();
     const group = takenGroup(call);
-    if (group === undefined || takeGroup(group, name) !== `${BEGIN}${call}\n`) {
+    if (group === undefined || takeGroup(group, group.oldHash, name) !== `${BEGIN}${call}\n`) {
       throw lines.notAsWritten();
     }
-    const list = guardedList(group.stateGroup, name);
+    const { oldHash, ...taken } = group;
+    const { stateGroup } = taken;
+    const list = guardedList(stateGroup, name);
     let count = 0;
-    while (!(await isNext(lines, COMMIT))) count += await readList(lines, list, rows);
-    await lines.expect(COMMIT);
-    if (count !== group.newRows) {
+    while (await isNext(lines, list.begin)) count += await readList(lines, list, rows);
+    const check = CHECK.exec((await lines.next()).toString());
+    if (check === null) throw lines.notAsWritten();
+    lines.back();
+    const newRows = Number(check[1]);
+    const newRowsHash = BigInt(check[2]);
+    await lines.expect(endGroup(stateGroup, newRows, newRowsHash));
+    if (count !== newRows) {
       throw lines.wrong(
-        `ends the changes of state group ${group.stateGroup} after ${count} of ${group.newRows} new rows.`,
+        `ends the changes of state group ${stateGroup} after ${count} of ${newRows} new rows.`,
       );
     }
-    const { oldHash, newRowsHash, ...planned } = group;
-    yield { room, group: { ...planned, change: { oldHash, newRowsHash, rows: rows.take() } } };
+    const change = { oldHash, newRowsHash, rows: rows.take() };
+    yield { room, group: { ...taken, newRows: count, change } };
   }
 }
 
-function takenGroup(call: string): Parameters<typeof takeGroup>[0] | undefined {
+function takenGroup(
+  call: string,
+): (Parameters<typeof takeGroup>[0] & { readonly oldHash: bigint }) | undefined {
   const fields = TAKE.exec(call);
   if (fields === null) return undefined;
-  const [, stateGroup, oldPredecessor, newPredecessor, oldRows, oldHash, newRows, newHash] = fields;
+  const [, stateGroup, oldPredecessor, newPredecessor, oldRows, oldHash] = fields;
   return {
     stateGroup: Number(stateGroup),
     oldPredecessor: oldPredecessor === 'NULL' ? undefined : Number(oldPredecessor),
     newPredecessor: newPredecessor === 'NULL' ? undefined : Number(newPredecessor),
     oldRows: Number(oldRows),
-    newRows: Number(newRows),
     oldHash: BigInt(oldHash),
-    newRowsHash: BigInt(newHash),
   };
 }
 

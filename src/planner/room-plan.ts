@@ -217,6 +217,8 @@ export class RoomPlan extends Transform {
     const { groups } = this.#source;
     const plan = this.#plan;
     const stateGroup = groups.ids[index];
+    // Before they are compared, so that nothing comes between that and the writing.
+    this.#entries.keys.order.arrange(plan.delta, plan.length, this.#entries.key);
     if (
       this.#fingerprints !== undefined &&
       !this.#fingerprints.agrees(state, plan.base, plan.delta, plan.length)
@@ -244,7 +246,6 @@ export class RoomPlan extends Transform {
 
   #changeOf(rows: GroupRows, ofIds: bigint): Change {
     const plan = this.#plan;
-    this.#entries.keys.order.arrange(plan.delta, plan.length, this.#entries.key);
     return {
       oldHash: this.#entries.guardSum(rows) + ofIds,
       newRowsHash: this.#entries.guardSum({

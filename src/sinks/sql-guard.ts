@@ -7,7 +7,8 @@
  * write a row that the purge writes as well. So: REPEATABLE READ; both groups locked in the order of
  * their ids, of one room, and not marked for deletion; the stored edge and rows compared with what was
  * read; both groups' rows rewritten as they are. Whatever fails, the group is left alone, which is
- * always right: a group's state is the same under its old encoding.
+ * always right: a group's state is the same under its old encoding. A second procedure ends the
+ * transaction with an error unless the new rows are there, by number and hash: a line may have been lost.
  *
  * Needs PostgreSQL 11, USAGE on the tables' schema, TEMPORARY on the database, SELECT and UPDATE on
  * `state_groups`, SELECT, INSERT and DELETE on `state_group_edges` and `state_groups_state`, and SELECT
@@ -32,6 +33,9 @@ DECLARE
     rows_written bigint;
     outcome text := 'synapse_compress_state.rewritten';
 BEGIN
+    IF current_setting('transaction_isolation') NOT IN ('repeatable read', 'serializable') THEN
+        RAISE 'State group % is rewritten at REPEATABLE READ, not at %.', group_id, current_setting('transaction_isolation');
+    END IF;
     BEGIN
         -- So said, the room's index is no way to them, which the planner takes where rooms are small as a rule.
         PERFORM FROM state_groups
@@ -88,6 +92,24 @@ BEGIN
     END IF;
     PERFORM set_config('synapse_compress_state.taken', CASE WHEN reason IS NULL THEN 'yes' ELSE 'no' END, true);
     PERFORM set_config(outcome, (current_setting(outcome)::bigint + 1)::text, false);
+END
+$procedure$;
+
+CREATE OR REPLACE PROCEDURE pg_temp.check_state_group(group_id bigint, new_rows bigint, new_hash numeric)
+LANGUAGE plpgsql AS $procedure$
+DECLARE
+    stored_rows bigint;
+    stored_hash numeric;
+BEGIN
+    IF current_setting('synapse_compress_state.taken') = 'yes' THEN
+        SELECT count(*), coalesce(sum(hashtextextended(
+            event_id, hashtextextended(state_key, hashtextextended(type, 0)))), 0)
+        INTO stored_rows, stored_hash
+        FROM state_groups_state WHERE state_group = group_id;
+        IF stored_rows <> new_rows OR stored_hash <> new_hash THEN
+            RAISE 'The new rows of state group % are not what was planned: its change is spoilt, or a trigger or a rule is in the way.', group_id;
+        END IF;
+    END IF;
 END
 $procedure$;
 `;

@@ -66,15 +66,22 @@ export const BEGIN_LARGE = `TRUNCATE ${LARGE};\n`;
 export const LARGE_LIST: List = { begin: `INSERT INTO ${LARGE} VALUES\n`, end: ';\n' };
 
 export const BEGIN = 'BEGIN ISOLATION LEVEL REPEATABLE READ;\n';
-export const COMMIT = 'COMMIT;\n';
+const COMMIT = 'COMMIT;\n';
 
-/** Begins a group's transaction. The comment is for whoever reads the rows back. */
-export function takeGroup(group: Omit<ChangedGroup, 'change'> & Hashes, room: string): string {
-  const { stateGroup, oldPredecessor, newPredecessor, oldRows, newRows } = group;
-  return `${BEGIN}CALL pg_temp.take_state_group(${stateGroup}, ${room}, ${oldPredecessor ?? 'NULL'}, ${newPredecessor ?? 'NULL'}, ${oldRows}, ${group.oldHash}); -- ${newRows} new rows of hash ${group.newRowsHash}\n`;
+/** Begins a group's transaction. */
+export function takeGroup(
+  group: Omit<ChangedGroup, 'newRows' | 'change'>,
+  oldHash: bigint,
+  room: string,
+): string {
+  const { stateGroup, oldPredecessor, newPredecessor, oldRows } = group;
+  return `${BEGIN}CALL pg_temp.take_state_group(${stateGroup}, ${room}, ${oldPredecessor ?? 'NULL'}, ${newPredecessor ?? 'NULL'}, ${oldRows}, ${oldHash});\n`;
 }
 
-type Hashes = Pick<ChangedGroup['change'], 'oldHash' | 'newRowsHash'>;
+/** Ends it, once its rows are there. */
+export function endGroup(stateGroup: number, newRows: number, newRowsHash: bigint): string {
+  return `CALL pg_temp.check_state_group(${stateGroup}, ${newRows}, ${newRowsHash});\n${COMMIT}`;
+}
 
 /** New rows of a group that was taken. */
 export function guardedList(stateGroup: number, room: string): List {

@@ -8,7 +8,7 @@ import { comment, literal, SqlWriter } from './sql-literal.js';
 import {
   bareList,
   BEGIN_LARGE,
-  COMMIT,
+  endGroup,
   guardedList,
   LARGE_LIST,
   largeSelect,
@@ -80,9 +80,10 @@ function* writeBare(sql: SqlWriter, room: string, group: ChangedGroup): Generato
 
 /** A transaction a group, whose statements do nothing if the guard lets the group alone. */
 function* writeGuarded(sql: SqlWriter, room: string, group: ChangedGroup): Generator<Buffer> {
-  sql.write(`\n${takeGroup({ ...group, ...group.change }, room)}`);
-  yield* writeRows(sql, group, guardedList(group.stateGroup, room));
-  sql.write(COMMIT);
+  const { stateGroup, newRows, change } = group;
+  sql.write(`\n${takeGroup(group, change.oldHash, room)}`);
+  yield* writeRows(sql, group, guardedList(stateGroup, room));
+  sql.write(endGroup(stateGroup, newRows, change.newRowsHash));
 }
 
 /** Writes all rows in lists of bounded size. */
