@@ -1,14 +1,14 @@
 import { guardSummary } from '../sinks/sql-guard.js';
 import { literal } from '../sinks/sql-literal.js';
 import {
-  bareList,
   BEGIN,
   BEGIN_LARGE,
   endGroup,
   guardedList,
+  LARGE,
   LARGE_LIST,
-  largeSelect,
-  NO_ROWS,
+  LIST,
+  LISTED,
   setup,
   swap,
   takeGroup,
@@ -113,7 +113,7 @@ function takenGroup(
 }
 
 const SWAP =
-  /^WITH there AS \(SELECT FROM state_groups WHERE id IN \((\d{1,16})(?:, (\d{1,16}))?\)/;
+  /^(?:WITH )?there AS \(SELECT FROM state_groups WHERE id IN \((\d{1,16})(?:, (\d{1,16}))?\)/;
 
 /** Without a guard nothing says where the changes end, other than between two of them. */
 async function* readBare(lines: ScriptLines, room: string): AsyncGenerator<NewEncoding> {
@@ -125,22 +125,22 @@ async function* readBare(lines: ScriptLines, room: string): AsyncGenerator<NewEn
     lines.back();
     if (line.toString('latin1', 0, COMMENT.length) === COMMENT) return;
     await lines.expect('\n');
-    let listed: number | undefined;
-    if (await isNext(lines, BEGIN_LARGE)) {
+    const isLarge = await isNext(lines, BEGIN_LARGE);
+    let newRows = 0;
+    if (isLarge) {
       await lines.expect(BEGIN_LARGE);
-      listed = 0;
-      do listed += await readList(lines, LARGE_LIST, rows);
+      do newRows += await readList(lines, LARGE_LIST, rows);
       while (await isNext(lines, LARGE_LIST.begin));
       await lines.expect('\n');
+    } else if (await isNext(lines, LIST.begin)) {
+      newRows = await readList(lines, LIST, rows);
     }
     const [, group, predecessor] = SWAP.exec((await lines.next()).toString()) ?? [];
     lines.back();
     const stateGroup = Number(group);
     const newPredecessor = predecessor === undefined ? undefined : Number(predecessor);
-    await lines.expect(swap(stateGroup, newPredecessor, listed));
-    if (listed !== undefined) await lines.expect(largeSelect(stateGroup, name));
-    else if (await isNext(lines, NO_ROWS)) await lines.expect(NO_ROWS);
-    else await readList(lines, bareList(stateGroup, name), rows);
+    const change = { stateGroup, newPredecessor, newRows };
+    await lines.expect(swap(change, name, isLarge ? LARGE : LISTED));
     yield { room, group: { stateGroup, newPredecessor, change: { rows: rows.take() } } };
   }
 }

@@ -7,10 +7,11 @@ import { GUARD_DEFINITION, PASSED } from './sql-guard.js';
  */
 
 /** A table of the session's own, for the rows of a bare change that are too many for one statement. */
-const LARGE = 'pg_temp.synapse_compress_state_rows';
+export const LARGE = 'pg_temp.synapse_compress_state_rows';
+const TRUNCATE = `TRUNCATE ${LARGE};\n`;
 
-const INSERT = 'INSERT INTO state_groups_state (state_group, room_id, type, state_key, event_id)\n';
-const LIST_END = ') AS rows (type, state_key, event_id)';
+const INSERT = 'INSERT INTO state_groups_state (state_group, room_id, type, state_key, event_id)';
+const COLUMNS = '(type, state_key, event_id)';
 
 /** What follows the comment at the top. */
 export function setup(transactions: boolean): string {
@@ -20,18 +21,27 @@ export function setup(transactions: boolean): string {
     : `\nSET client_encoding = 'UTF8';\nCREATE TEMPORARY TABLE IF NOT EXISTS ${LARGE} (type text, state_key text, event_id text);\n`;
 }
 
+/** What a bare change takes its rows from: a list in the same statement, or the table that lists before it fill. */
+export type RowsFrom = typeof LISTED | typeof LARGE;
+export const LISTED = 'rows';
+
 /**
- * Begins the statement of a bare change; one of the three texts below follows. It does nothing where the group or
- * its new predecessor is gone: what is based on a group that Synapse has deleted meanwhile would lose its state.
- *
- * @param listed how many rows the lists before it have, if there are any; nor does it do anything if one failed
+ * Swaps a group's edges and rows for new ones. It does nothing where the group or its new predecessor is gone:
+ * what is based on a group that Synapse has deleted meanwhile would lose its state. Nor does it where there are
+ * other than so many new rows, as where a list failed, or a line of the file was lost. Without any one of its lines
+ * it is no statement.
  */
 export function swap(
-  stateGroup: number,
-  newPredecessor: number | undefined,
-  listed?: number,
+  {
+    stateGroup,
+    newPredecessor,
+    newRows,
+  }: Pick<ChangedGroup, 'stateGroup' | 'newPredecessor' | 'newRows'>,
+  room: string,
+  from: RowsFrom,
 ): string {
   const groups = newPredecessor === undefined ? [stateGroup] : [stateGroup, newPredecessor];
+  const all = newRows === 0 ? '' : ` AND (SELECT count(*) FROM ${from}) = ${newRows}`;
   const oldEdges = `old_edges AS (DELETE FROM state_group_edges WHERE state_group = ${stateGroup}`;
   const edges =
     newPredecessor === undefined
@@ -40,29 +50,22 @@ export function swap(
 new_edge AS (INSERT INTO state_group_edges (state_group, prev_state_group)
 SELECT ${stateGroup}, ${newPredecessor} FROM there
 WHERE NOT EXISTS (SELECT FROM state_group_edges WHERE state_group = ${stateGroup} AND prev_state_group = ${newPredecessor})),\n`;
-  const all = listed === undefined ? '' : ` AND (SELECT count(*) FROM ${LARGE}) = ${listed}`;
-  return `WITH there AS (SELECT FROM state_groups WHERE id IN (${groups.join(', ')}) HAVING count(*) = ${groups.length}${all}),
-${edges}old_rows AS (DELETE FROM state_groups_state WHERE state_group = ${stateGroup} AND EXISTS (SELECT FROM there) RETURNING *)\n${INSERT}`;
+  const rows =
+    newRows === 0
+      ? 'SELECT state_group, room_id, type, state_key, event_id FROM old_rows WHERE false;\n'
+      : `${selection(stateGroup, room)} FROM there, ${from};\n`;
+  const isFirst = newRows === 0 || from === LARGE;
+  return `${isFirst ? 'WITH ' : ''}there AS (SELECT FROM state_groups WHERE id IN (${groups.join(', ')}) HAVING count(*) = ${groups.length}${all}), ${edges}old_rows AS (DELETE FROM state_groups_state WHERE state_group = ${stateGroup} AND EXISTS (SELECT FROM there) RETURNING *)
+${INSERT} ${rows}${from === LARGE ? TRUNCATE : ''}`;
 }
 
-/** A bare change to no rows. */
-export const NO_ROWS =
-  'SELECT state_group, room_id, type, state_key, event_id FROM old_rows WHERE false;\n';
+/** Begins a swap that has its rows in the same statement. */
+export const LIST: List = { begin: `WITH ${LISTED} ${COLUMNS} AS (VALUES\n`, end: '\n),\n' };
 
-/** A bare change to a list of rows. */
-export function bareList(stateGroup: number, room: string): List {
-  return { begin: `${selection(stateGroup, room)} FROM there, (VALUES\n`, end: `\n${LIST_END};\n` };
-}
+/** Stands before the lists of a swap from the table: those of a script that was cut off may be there yet. */
+export const BEGIN_LARGE = TRUNCATE;
 
-/** A bare change to the rows of the lists before it. */
-export function largeSelect(stateGroup: number, room: string): string {
-  return `${selection(stateGroup, room)} FROM there, ${LARGE};\nTRUNCATE ${LARGE};\n`;
-}
-
-/** Stands before the lists for `largeSelect`: those of a script that was cut off may be there yet. */
-export const BEGIN_LARGE = `TRUNCATE ${LARGE};\n`;
-
-/** Rows for `largeSelect`. */
+/** Rows for the table. */
 export const LARGE_LIST: List = { begin: `INSERT INTO ${LARGE} VALUES\n`, end: ';\n' };
 
 export const BEGIN = 'BEGIN ISOLATION LEVEL REPEATABLE READ;\n';
@@ -86,8 +89,8 @@ export function endGroup(stateGroup: number, newRows: number, newRowsHash: bigin
 /** New rows of a group that was taken. */
 export function guardedList(stateGroup: number, room: string): List {
   return {
-    begin: `${INSERT}${selection(stateGroup, room)} FROM (VALUES\n`,
-    end: `\n${LIST_END}\nWHERE ${PASSED};\n`,
+    begin: `${INSERT}\n${selection(stateGroup, room)} FROM (VALUES\n`,
+    end: `\n) AS rows ${COLUMNS}\nWHERE ${PASSED};\n`,
   };
 }
 

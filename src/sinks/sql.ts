@@ -6,13 +6,13 @@ import { LEAST_PIECE, PIECE } from './output-writer.js';
 import { guardSummary } from './sql-guard.js';
 import { comment, literal, SqlWriter } from './sql-literal.js';
 import {
-  bareList,
   BEGIN_LARGE,
   endGroup,
   guardedList,
+  LARGE,
   LARGE_LIST,
-  largeSelect,
-  NO_ROWS,
+  LIST,
+  LISTED,
   setup,
   swap,
   takeGroup,
@@ -65,17 +65,12 @@ export function sqlSink({ room, transactions, header }: SqlSettings): Transform 
  * it has at the end of its input, and `psql -1` commits it.
  */
 function* writeBare(sql: SqlWriter, room: string, group: ChangedGroup): Generator<Buffer> {
-  const { stateGroup, newPredecessor, newRows, change } = group;
+  const { newRows, change } = group;
   // Quoting can double a row, so half the bytes make one statement for certain.
   const isLarge = newRows > ROWS_PER_STATEMENT || 2 * change.rows.length > BYTES_PER_STATEMENT;
-  if (isLarge) {
-    sql.write(`\n${BEGIN_LARGE}`);
-    yield* writeRows(sql, group, LARGE_LIST);
-  }
-  sql.write(`\n${swap(stateGroup, newPredecessor, isLarge ? newRows : undefined)}`);
-  if (newRows === 0) sql.write(NO_ROWS);
-  else if (isLarge) sql.write(largeSelect(stateGroup, room));
-  else yield* writeRows(sql, group, bareList(stateGroup, room));
+  sql.write(isLarge ? `\n${BEGIN_LARGE}` : '\n');
+  yield* writeRows(sql, group, isLarge ? LARGE_LIST : LIST);
+  sql.write(`${isLarge ? '\n' : ''}${swap(group, room, isLarge ? LARGE : LISTED)}`);
 }
 
 /** A transaction a group, whose statements do nothing if the guard lets the group alone. */
