@@ -346,6 +346,11 @@ describe('an input that is not as it should be', () => {
     ['CSV: no quote at the end', `${csvRow}1,!a:x,t,"k\n\n,$1\n`, /^Line 5 .*quotes.*cut off/],
     ['CSV: nothing behind the first quote', `${csvRow}"`, /^Line 2 .*quotes.*cut off/],
     [
+      'COPY text with commas',
+      `${csvRow}1,!a:x,m.room.create,,$1\n1,!a:x,t,k\\tk,$1\n`,
+      /^Line 3 .* may be COPY text with commas\. .* COPY state_groups_state TO/,
+    ],
+    [
       'CSV: a column too few',
       `"1",!a:x,t,"\n",$1\n1,!a:x,t,k\n`,
       /^Record 2 .* has 4 columns, where/,

@@ -29,7 +29,7 @@ export const FORMATS = {
     ),
   'CSV with a byte order mark': (_: Table, rows: readonly Row[]) =>
     Buffer.concat([Buffer.from('\ufeff'), csv(rows, /^/)]),
-  'CSV with Windows line ends': (_: Table, rows: readonly Row[]) => csv(rows, /[",\r\n]/, '\r\n'),
+  'CSV with Windows line ends': (_: Table, rows: readonly Row[]) => csv(rows, /[",\r\n\\]/, '\r\n'),
   'binary COPY data': binary,
   'JSON array': (table: Table, rows: readonly Row[]) =>
     Buffer.from(`[${rows.map((row) => jsonRow(table, row)).join(', \n ')}]\n`),

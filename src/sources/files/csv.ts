@@ -54,9 +54,10 @@ export function tableOfCsv(head: Buffer): Told {
  * may stand in any order if the first record names them.
  *
  * No column of the tables holds NULL, so a field that is empty is an empty string, in quotes or not:
- * `psql --csv` writes it without.
+ * `psql --csv` writes it without. But COPY text with commas does so too, where a backslash is half of an
+ * escape; what has both is refused.
  *
- * @throws InputError that names the line, if it is no CSV or is cut off
+ * @throws InputError that names the line, if it is no CSV, may be none, or is cut off
  */
 export async function* csvToCopyText(
   chunks: AsyncIterable<Buffer>,
@@ -68,6 +69,7 @@ export async function* csvToCopyText(
   let isFirst = true;
   for await (const chunk of chunksWithoutMark(chunks)) {
     let lines = records.copyText(chunk);
+    records.checkEscapes();
     if (lines.length === 0) continue;
     if (isFirst) {
       isFirst = false;
@@ -113,6 +115,9 @@ class CsvRecords {
   #length = 0;
   /** Where the line without end begins, once the lines before it are given away. */
   #unended = 0;
+  /** Whether a field was empty without quotes, and the first line with a backslash outside of quotes. */
+  #hasBareEmpty = false;
+  #bareBackslash: number | undefined;
 
   constructor(name: string) {
     this.#name = name;
@@ -152,6 +157,7 @@ class CsvRecords {
       } else if (state === BEHIND_RETURN) {
         throw this.#error('has a carriage return inside a field that is not quoted');
       } else if (byte === COMMA) {
+        if (state === AT_FIELD) this.#hasBareEmpty = true;
         out[at++] = TAB;
         state = AT_FIELD;
       } else if (byte === CARRIAGE_RETURN) {
@@ -159,6 +165,7 @@ class CsvRecords {
       } else if (state === BEHIND_QUOTE) {
         throw this.#error('goes on behind a closing quote without a comma');
       } else {
+        if (byte === BACKSLASH) this.#bareBackslash ??= this.#line;
         at = put(out, at, byte);
         state = IN_FIELD;
       }
@@ -167,6 +174,15 @@ class CsvRecords {
     this.#length = at;
     this.#unended = end;
     return out.subarray(0, end);
+  }
+
+  /** Refuses what may be COPY text with commas. */
+  checkEscapes(): void {
+    if (!this.#hasBareEmpty || this.#bareBackslash === undefined) return;
+    this.#line = this.#bareBackslash;
+    throw this.#error(
+      'has a backslash outside of quotes, and there are empty fields without quotes: this may be COPY text with commas. Export the table again, with COPY state_groups_state TO STDOUT',
+    );
   }
 
   end(): void {
