@@ -10,6 +10,7 @@ import { changeSink, type ChangeSinkSettings } from './sinks/change-sink.js';
 import { graphSink } from './sinks/graphs.js';
 import type { Output } from './sinks/output.js';
 import { chunkStream } from './sources/chunk-stream.js';
+import { IN_RANGE } from './sources/group-table.js';
 import type { RoomSource } from './sources/room-source.js';
 
 export interface CompressSettings extends ChangeSinkSettings {
@@ -119,6 +120,8 @@ function statisticsOf(
   outcome: Statistics['outcome'],
   seconds: number,
 ): Statistics {
+  const { ids, flags } = settings.source.groups;
+  const isInRange = (flag: number): boolean => (flag & IN_RANGE) !== 0;
   const warnings = [...settings.source.warnings, ...planner.warnings];
   if (counts.contradictory.count > 0) {
     warnings.push(
@@ -135,6 +138,7 @@ function statisticsOf(
     room: settings.source.room,
     strategy: planner.description,
     stateGroups: counts.groups,
+    lastStateGroup: ids[flags.subarray(0, counts.groups).findLastIndex(isInRange)],
     rowsBefore: counts.rowsBefore,
     rowsAfter: counts.rowsAfter,
     bytesBefore: counts.bytesBefore,

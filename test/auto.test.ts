@@ -13,7 +13,7 @@ import { runInNewContext } from 'node:vm';
 import pg from 'pg';
 import { Rewriter } from '../src/apply/rewriter.js';
 import { nothingDone } from '../src/auto/auto-settings.js';
-import { BusyError, OutputError } from '../src/errors.js';
+import { BusyError, OutputError, RoomNotFoundError } from '../src/errors.js';
 import { assertGolden, GOLDEN_ROOMS, goldenDatabase, readTables, run } from './support/auto-run.js';
 import { temporaryFolder } from './support/fixtures.js';
 import { testDatabase } from './support/postgres.js';
@@ -247,6 +247,27 @@ test('only the rooms that are asked for are touched', async (t) => {
   assert.match(lines.join('\n'), /Room '!none:example\.org' has no state groups/);
   await run(db, { ...LEVELS });
   assert.equal(await lowest(), '3');
+});
+
+test('a room that is named and not there is an error, unless another one is there', async (t) => {
+  const db = await goldenDatabase(t);
+  for (const settings of [{}, LEVELS, { dryRun: true }]) {
+    await assert.rejects(run(db, { ...settings, rooms: ['!none:x'] }), RoomNotFoundError);
+    await assert.rejects(run(db, { ...settings, rooms: ['!no:x', '!none:x'] }), RoomNotFoundError);
+  }
+});
+
+test('groups with two events for one key are left as they are, and told', async (t) => {
+  const db = await testDatabase(t);
+  await db.query(`
+    INSERT INTO state_groups SELECT id, '!a:x', '$' || id FROM generate_series(1, 3) AS id;
+    INSERT INTO state_group_edges VALUES (3, 2);
+    INSERT INTO state_groups_state VALUES (1, '!a:x', 't', 'a', '$1'), (2, '!a:x', 't', 'a', '$2'),
+      (2, '!a:x', 't', 'a', '$other'), (3, '!a:x', 't', 'a', '$3')`);
+  for (const settings of [LEVELS, { rooms: ['!a:x'] }]) {
+    const { lines } = await run(db, settings);
+    assert.match(lines.join('\n'), /^Room '!a:x': 1 state groups have two events for one key/m);
+  }
 });
 
 test('rooms are taken by their gain or by their first group', async (t) => {

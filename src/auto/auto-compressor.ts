@@ -1,6 +1,13 @@
 import { Rewriter } from '../apply/rewriter.js';
 import { vacuum } from '../apply/table-space.js';
-import { BusyError, codeOf, DatabaseError, OutputError, UsageError } from '../errors.js';
+import {
+  BusyError,
+  codeOf,
+  DatabaseError,
+  OutputError,
+  RoomNotFoundError,
+  UsageError,
+} from '../errors.js';
 import { counted } from '../report/counted.js';
 import { lossBehind } from '../sources/postgres/database-errors.js';
 import { nothingDone } from './auto-settings.js';
@@ -120,7 +127,7 @@ class AutoCompressor {
   async #byLowestGroup(rewriter: Rewriter): Promise<void> {
     const { rooms, except, maxRooms } = this.#settings;
     const unknown = await rewriter.transaction((client) => roomsWithoutGroups(client, rooms));
-    unknown.forEach((room) => this.#warnOfUnknown(room));
+    this.#tellUnknown(unknown);
     const ended: string[] = [];
     let from = 0;
     while (!this.#isDone()) {
@@ -144,9 +151,7 @@ class AutoCompressor {
   async #byEstimate(): Promise<void> {
     const { dsn, env, order, rooms, except, maxRooms, log } = this.#settings;
     const { rooms: all } = await readEstimates({ dsn, env, rooms, signal: this.#stop });
-    for (const room of rooms) {
-      if (!all.some((estimate) => estimate.room === room)) this.#warnOfUnknown(room);
-    }
+    this.#tellUnknown(rooms.filter((room) => !all.some((estimate) => estimate.room === room)));
     const wanted = all.filter(({ room }) => !except.includes(room));
     const due = wanted.filter((estimate) => this.#isDue(estimate)).sort(IN_ORDER[order]);
     log(
@@ -164,8 +169,17 @@ class AutoCompressor {
     }
   }
 
-  #warnOfUnknown(room: string): void {
-    this.#settings.log('warning', unknownRoom(room), { room });
+  /** Tells which of the rooms that were named have no groups; that is an error where none has. */
+  #tellUnknown(unknown: readonly string[]): void {
+    const { rooms, log } = this.#settings;
+    if (rooms.length === 1 && unknown.length === 1)
+      throw new RoomNotFoundError(unknownRoom(rooms[0]));
+    for (const room of unknown) log('warning', unknownRoom(room), { room });
+    if (rooms.length > 0 && unknown.length === rooms.length) {
+      throw new RoomNotFoundError(
+        'None of the rooms that are named has state groups in this database.',
+      );
+    }
   }
 
   /** Whether there may be more of the room to compress. */

@@ -17,6 +17,8 @@ export interface RoomChanges {
   readonly rowsBefore: number;
   readonly rowsAfter: number;
   readonly groupsToWrite: number;
+  /** What an operator should know, in sentences. */
+  readonly warnings: readonly string[];
   /** Holds the changes until it is closed, unless they make the room larger; undefined if only figures were asked for. */
   readonly spool: ChangeSpool | undefined;
 }
@@ -40,11 +42,11 @@ export async function planChanges(
   planner: Planner,
   { tmpdir, signal, isEnough, onProgress }: PlanSettings,
 ): Promise<RoomChanges> {
-  const { ids, flags } = source.groups;
+  const { flags } = source.groups;
   let spool: ChangeSpool | undefined;
   try {
     if (tmpdir !== undefined) spool = await ChangeSpool.create(tmpdir);
-    const { stateGroups, rowsBefore, rowsAfter, groupsWritten } = await compressRoom({
+    const statistics = await compressRoom({
       source,
       planner,
       format: 'copy',
@@ -53,14 +55,15 @@ export async function planChanges(
       ...(spool && { output: spool }),
       ...(isEnough && { isEnough }),
     });
-    const planned = flags.subarray(0, stateGroups);
+    const planned = flags.subarray(0, statistics.stateGroups);
     return {
       isWhole: planned.length === flags.length,
-      lastGroup: ids[planned.findLastIndex((flag) => (flag & IN_RANGE) !== 0)],
+      lastGroup: statistics.lastStateGroup,
       stateGroups: planned.reduce((sum, flag) => sum + (flag & IN_RANGE), 0),
-      rowsBefore,
-      rowsAfter,
-      groupsToWrite: groupsWritten,
+      rowsBefore: statistics.rowsBefore,
+      rowsAfter: statistics.rowsAfter,
+      groupsToWrite: statistics.groupsWritten,
+      warnings: statistics.warnings,
       spool,
     };
   } catch (error) {

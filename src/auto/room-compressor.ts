@@ -192,7 +192,7 @@ export class RoomCompressor {
       onProgress,
     });
     this.groupsPlanned += changes.stateGroups;
-    for (const warning of [...source.warnings, ...planner.warnings]) {
+    for (const warning of changes.warnings) {
       log('warning', `Room '${source.room}': ${warning}`, { room: source.room });
     }
     return changes;

@@ -202,6 +202,9 @@ export function memoryOf(given: Arguments): number {
   return given.integer('memory', 1)! * MEGABYTE;
 }
 
+/** The bookkeeping of levels has integers of 32 bits. */
+const LARGEST_LEVEL = 2 ** 31 - 1;
+
 /** Chains of more groups than this would fill the memory before they saved anything. */
 const MOST_HOPS = 1_000_000;
 
@@ -309,5 +312,5 @@ function checkedRange(
 }
 
 function parseLevel(size: string): number {
-  return parseInteger(size.trim(), 'Each size of -l', 1);
+  return parseInteger(size.trim(), 'Each size of -l', 1, LARGEST_LEVEL);
 }
