@@ -157,7 +157,10 @@ test('the command looks, applies, and a second time finds all done', async (t) =
   const first = await apply(file, '--vacuum');
   assert.equal(first.code, 0, first.stderr);
   assert.match(first.stderr, /\nRewrote \d+ state groups: .* transactions of at most [\d.]+ s\.\n/);
-  assert.match(first.stderr, /VACUUM FULL state_groups_state; gives it back/);
+  assert.match(
+    first.stderr,
+    /CLUSTER state_groups_state USING state_groups_state_type_idx; .* gives it back/,
+  );
   const figures = JSON.parse(first.stdout) as Record<string, number>;
   const looked = JSON.parse(dryRun.stdout) as Record<string, number>;
   for (const figure of ['rewritten', 'rowsDeleted', 'rowsInserted', 'skipped', 'alreadyDone']) {

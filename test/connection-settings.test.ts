@@ -128,6 +128,8 @@ test('what a connection string leaves open is taken from the environment', () =>
     tls: { ...all.tls, mode: 'disable' },
   });
   assertParsed(undefined, { PGUSER: 'ann' }, { user: 'ann', database: 'ann' });
+  assertParsed('db', { PGREQUIRESSL: '1' }, { tls: { mode: 'require' } });
+  assertParsed('sslmode=prefer', { PGREQUIRESSL: '1' }, { tls: { mode: 'prefer' } });
 });
 
 test('the password file is in the home folder, of the user where no variable says it', () => {

@@ -10,6 +10,7 @@ const statistics: Statistics = {
   room: '!room:example.com',
   strategy: 'levels 100,50,25',
   stateGroups: 2500,
+  lastStateGroup: 9061,
   rowsBefore: 17585,
   rowsAfter: 14421,
   bytesBefore: 5_000_000,
@@ -45,6 +46,7 @@ const outFile = { name: 'out.sql', isFile: true };
 
 test('the summary begins in the words of the existing tool', () => {
   assert.deepEqual(summaryLines(statistics), [
+    'Fetched state groups up to 9061',
     'Number of state groups: 2500',
     'Number of rows in current table: 17585',
     'Number of rows after compression: 14421 (82.01%)',
@@ -87,7 +89,7 @@ test('each refusal to write has its sentence and no next steps', () => {
 
 test('a room without rows has no percentage to divide by', () => {
   const lines = summaryLines({ ...statistics, rowsBefore: 0, rowsAfter: 0 });
-  assert.equal(lines[2], 'Number of rows after compression: 0 (100.00%)');
+  assert.equal(lines[3], 'Number of rows after compression: 0 (100.00%)');
 });
 
 test('the next step is a psql line that keeps the state whole', () => {

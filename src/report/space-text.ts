@@ -16,7 +16,7 @@ export function spaceLines(space: NeededSpace | undefined, isVacuumed: boolean):
       : [
           `  VACUUM ${TABLES}; lets new rows use the other ${size(whole - needed)}, also while Synapse runs. The files stay as large as they are.`,
         ]),
-    `  VACUUM FULL state_groups_state; gives it back to the system. It needs about ${size(needed)} of free disk, and Synapse has to wait for it; pg_repack needs the same and lets Synapse go on.`,
+    `  CLUSTER state_groups_state USING state_groups_state_type_idx; ANALYZE state_groups_state; gives it back to the system, and puts the rows of each group side by side, which VACUUM FULL does not. Either needs about ${size(needed)} of free disk, and as much again for WAL and sorting, and Synapse has to wait for it. pg_repack can't do it, as the table has no unique index.`,
     `  REINDEX TABLE CONCURRENTLY state_groups_state; gives back the indexes' part alone, about ${size(space.indexBytes - space.neededIndexBytes)}. It needs about ${size(space.neededIndexBytes)} of free disk, and lets Synapse go on.`,
   ];
 }

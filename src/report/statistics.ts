@@ -6,6 +6,8 @@ export interface Statistics {
   readonly strategy: string;
   /** Groups read: those in range and the ancestors that were only read. */
   readonly stateGroups: number;
+  /** The last group in range; `-b` takes it where a run with `-n` is to be gone on with. */
+  readonly lastStateGroup: number;
   readonly rowsBefore: number;
   readonly rowsAfter: number;
   /** Estimated bytes of the rows and their index entries, before and after. */

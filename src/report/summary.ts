@@ -10,6 +10,7 @@ import type { Statistics } from './statistics.js';
  */
 export function summaryLines(statistics: Statistics): string[] {
   return [
+    `Fetched state groups up to ${statistics.lastStateGroup}`,
     `Number of state groups: ${statistics.stateGroups}`,
     `Number of rows in current table: ${statistics.rowsBefore}`,
     `Number of rows after compression: ${statistics.rowsAfter} (${percentage(statistics)}%)`,

@@ -180,7 +180,9 @@ function tlsSettings(
 ): TlsSettings {
   const rootCertificate = value('sslrootcert') ?? defaultFile('root.crt', env);
   const system = rootCertificate === 'system';
-  const mode = value('sslmode') ?? (system ? 'verify-full' : 'prefer');
+  // The variable is older than sslmode, and libpq heeds it still.
+  const isRequired = env['PGREQUIRESSL']?.startsWith('1');
+  const mode = value('sslmode') ?? (system ? 'verify-full' : isRequired ? 'require' : 'prefer');
   if (!SSL_MODES.some((known) => known === mode)) {
     throw new UsageError(
       `The sslmode of the connection is '${mode}'; it must be one of ${SSL_MODES.join(', ')}.`,
