@@ -1,5 +1,6 @@
 /** `npm run bench -- NAME [options]`: runs one benchmark, `job` where none is named. */
 import { benchmarkApply, USAGE as APPLY_USAGE } from './apply.js';
+import { benchmarkAuto, USAGE as AUTO_USAGE } from './auto.js';
 import { benchmarkFiles, USAGE as FILES_USAGE } from './files.js';
 import { benchmarkJob, USAGE as JOB_USAGE } from './job.js';
 import { benchmarkRows, USAGE as ROWS_USAGE } from './rows.js';
@@ -12,6 +13,7 @@ interface Benchmark {
 const BENCHMARKS: Readonly<Record<string, Benchmark>> = {
   job: { run: benchmarkJob, usage: JOB_USAGE },
   apply: { run: benchmarkApply, usage: APPLY_USAGE },
+  auto: { run: benchmarkAuto, usage: AUTO_USAGE },
   files: { run: benchmarkFiles, usage: FILES_USAGE },
   rows: { run: benchmarkRows, usage: ROWS_USAGE },
 };

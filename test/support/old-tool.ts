@@ -1,4 +1,4 @@
-/** The tool that came before this one, as `npm run old-tool` installs it from PyPI. */
+/** The tool that came before this one, as `npm run test:old-tool` installs it from PyPI. */
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
@@ -7,7 +7,7 @@ const PYTHON = fileURLToPath(new URL('../../.old-tool/bin/python', import.meta.u
 export const HAS_OLD_TOOL = existsSync(PYTHON);
 
 /** What is said where it is missing. */
-export const NO_OLD_TOOL = 'the old tool is not installed: npm run old-tool';
+export const NO_OLD_TOOL = 'the old tool is not installed: npm run test:old-tool';
 
 /**
  * Its automatic compressor, which plans and applies at once. Its package for Python has no command.
