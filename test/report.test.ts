@@ -84,6 +84,10 @@ test('each refusal to write has its sentence and no next steps', () => {
       nextSteps(refused, { output: outFile, format: 'sql', transactions: true }),
       [],
     );
+    const tables = { output: { name: 'new', isFile: false }, format: 'tables' } as const;
+    assert.deepEqual(nextSteps(refused, { ...tables, transactions: false }), [
+      'No new tables were made: there is no new.',
+    ]);
   }
 });
 

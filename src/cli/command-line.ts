@@ -81,7 +81,9 @@ export function parseCommandLine(
 }
 
 function checked(given: Arguments, env: NodeJS.ProcessEnv): CompressCommand {
-  given.refusePositionals(' Each input needs an -i of its own.');
+  given.refusePositionals(
+    ' Each input needs an -i of its own, and a command such as apply comes first.',
+  );
   const output = given.output('output-file');
   const statsFile = given.output('stats-file');
   const tmpdir = given.text('tmpdir');

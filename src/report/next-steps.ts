@@ -26,10 +26,11 @@ export function nextSteps(
   if (statistics.outcome === 'no-output-asked') {
     return ['To have the changes as SQL, name a file with -o.'];
   }
-  if (statistics.outcome !== 'written' || output === undefined) {
-    return [];
-  }
+  if (output === undefined) return [];
   const { name, isFile } = output;
+  if (statistics.outcome !== 'written') {
+    return format === 'tables' ? [`No new tables were made: there is no ${name}.`] : [];
+  }
   const changes = `The changes (${readableSize(statistics.outputBytes)} of ${CONTENTS[format]})`;
   if (format === 'tables') {
     return [
@@ -52,7 +53,7 @@ export function nextSteps(
             ? 'Synapse may run meanwhile: a state group that has changed since is skipped.'
             : 'while Synapse is stopped. To apply changes beside a running Synapse, make them with -t.',
         ]),
-    'Afterwards VACUUM ANALYZE state_groups_state, state_group_edges; makes the space of the deleted rows usable again.',
+    'Afterwards VACUUM ANALYZE state_groups_state, state_group_edges, state_groups; makes the space of the deleted rows usable again.',
   ];
 }
 
