@@ -8,6 +8,7 @@ import type { TestContext } from 'node:test';
 import type pg from 'pg';
 import { Rewriter } from '../src/apply/rewriter.js';
 import { BusyError, DatabaseError } from '../src/errors.js';
+import { statementError } from '../src/sources/postgres/database-errors.js';
 import { openRewriter, planRoom, ROOM, storedRoom } from './support/guarded-change.js';
 import { testDatabase } from './support/postgres.js';
 import type { TestDatabase } from './support/postgres.js';
@@ -119,6 +120,32 @@ for (const moment of ['between batches', 'within a batch'] as const) {
     assert.match(troubles.join(), /^The connection to the database was lost: .*Connected again/);
     assert.equal(await edges(db), NEW_EDGES);
     expectSameStates(await readAllStates(db), states);
+  });
+}
+
+for (const code of [
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'ENETDOWN',
+  'ECONNABORTED',
+  'ECONNREFUSED',
+  'EPROTO',
+  'ERR_SSL_DECRYPTION_FAILED_OR_BAD_RECORD_MAC',
+]) {
+  test(`a connection that ends with ${code} is made again, and a reader says what became of it`, async (t) => {
+    const db = await storedRoom(t);
+    const rewriter = await openRewriter(t, db);
+    const changes = await planRoom(db);
+    const error = Object.assign(new Error(`read ${code}`), { code });
+    let calls = 0;
+    const { rewritten } = await rewriter.rewrite({ room: ROOM, changes }, async (client) => {
+      if (++calls === 1) (client as pg.Client).connection.stream.destroy(error);
+    });
+    assert.deepEqual([calls, rewritten], [2, 4]);
+    assert.match(
+      statementError(error, 'while rows were read').message,
+      /^The connection to the database was lost while rows were read: read /,
+    );
   });
 }
 

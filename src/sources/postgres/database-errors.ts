@@ -137,19 +137,30 @@ export function tablesMissing(
   );
 }
 
+/** SQLSTATEs of a server that ends a session. */
+const ENDED = /^(57P0[123]|25P0[34]|08...)$/;
+/** What the system says of a connection that is cut, of a way that is gone (as ICMP tells it too), and TLS of spoilt bytes. */
+const CUT_OFF =
+  /^(ECONN(ABORTED|REFUSED|RESET)|E(HOST|NET)(DOWN|UNREACH)|ENETRESET|ENOTCONN|EPIPE|EPROTO|ETIMEDOUT|ERR_SSL_\w+)$/;
+
 /** Whether the session is over: ended by the server, cut off, or, in pg's words, terminated. */
 export function isLost(error: Error): boolean {
+  const code = codeOf(error);
   return (
-    /^(57P0[123]|25P0[34]|08...|ECONNRESET|EPIPE|ETIMEDOUT)$/.test(codeOf(error)) ||
+    ENDED.test(code) ||
+    CUT_OFF.test(code) ||
     /^(Connection terminated|Client (has|was) )/.test(error.message)
   );
 }
 
-/** The loss of a connection that the error tells of, if it tells of one. */
+/** The loss of a connection that the error tells of, or that there was no way to make one, if it tells of that. */
 export function lossBehind(error: unknown): Error | undefined {
   if (!(error instanceof DatabaseError)) return undefined;
   const { cause } = error;
-  return cause instanceof Error && isLost(cause) ? cause : undefined;
+  if (!(cause instanceof Error)) return undefined;
+  // A server that is restarted has no socket for a moment: ENOENT.
+  const isUnreached = 'syscall' in cause && cause.syscall === 'connect';
+  return isLost(cause) || isUnreached ? cause : undefined;
 }
 
 function statementFailed(cause: Error, doing: string): string {
