@@ -254,12 +254,53 @@ for (const [what, strike] of Object.entries(STROKES)) {
   );
 }
 
-/** A way to the database that is struck once, so many bytes after changes are begun to be copied. */
+/** Lets the server do what is asked of it, and cuts the connection in the place of its answer. */
+function loseTheAnswer(client: Socket, server: Socket, asked: Buffer): void {
+  server.write(asked);
+  server.once('data', () => client.destroy());
+}
+
+for (const strokes of [['COMMIT'], ['COMMIT', 'COPY pg_temp'], ['COMMIT', 'COMMIT']]) {
+  test(`what was committed counts though the answer is lost: ${strokes.join(', then ')}`, async (t) => {
+    const db = await storedRoom(t);
+    const { url } = await fragileWay(t, db, 0, loseTheAnswer, strokes);
+    const rewriter = await Rewriter.open({ dsn: `${url}?sslmode=disable`, env: {} });
+    t.after(() => rewriter.close());
+    const changes = await planRoom(db);
+    const outcome = await rewriter.rewrite({ room: ROOM, changes });
+    assert.deepEqual([outcome.rewritten, outcome.alreadyDone, outcome.rowsDeleted], [4, 0, 10]);
+    const again = await rewriter.rewrite({ room: ROOM, changes });
+    assert.deepEqual([again.rewritten, again.alreadyDone, again.rowsDeleted], [0, 4, 0]);
+  });
+}
+
+test('what may have been committed is told where the server stays away', async (t) => {
+  const db = await storedRoom(t);
+  const stop = new AbortController();
+  const { url } = await fragileWay(t, db, 0, loseTheAnswer, ['COMMIT']);
+  const troubles: string[] = [];
+  const rewriter = await Rewriter.open({
+    dsn: `${url}?sslmode=disable`,
+    env: {},
+    signal: stop.signal,
+    onTrouble(sentence) {
+      troubles.push(sentence);
+      stop.abort();
+    },
+  });
+  t.after(() => rewriter.close());
+  const rewriting = rewriter.rewrite({ room: ROOM, changes: await planRoom(db) });
+  await assert.rejects(rewriting, { name: 'AbortError' });
+  assert.match(troubles.at(-1)!, /the 4 state groups of it may be rewritten too/);
+});
+
+/** A way to the database that is struck once for each text, so many bytes after a client has sent it. */
 async function fragileWay(
   t: TestContext,
   db: TestDatabase,
   after: number,
-  strike: (client: Socket) => void,
+  strike: (client: Socket, server: Socket, asked: Buffer) => void,
+  texts: readonly string[] = ['COPY pg_temp'],
 ) {
   let strokes = 0;
   const way = createServer((client) => {
@@ -271,11 +312,11 @@ async function fragileWay(
     server.on('data', (chunk) => isStruck || client.write(chunk));
     client.on('data', (chunk) => {
       if (isStruck) return;
-      if (bytes >= 0 || chunk.includes('COPY pg_temp')) bytes += chunk.length;
-      if (strokes === 0 && bytes > after) {
+      if (bytes >= 0 || chunk.includes(texts[strokes] ?? 'nothing')) bytes += chunk.length;
+      if (strokes < texts.length && bytes > after) {
         strokes++;
         isStruck = true;
-        strike(client);
+        strike(client, server, chunk);
       } else if (!server.write(chunk)) {
         client.pause();
         server.once('drain', () => client.resume());

@@ -39,7 +39,10 @@ export type RewriterSettings = WriterSettings;
  * More statements of a batch's transaction. If the connection is lost while it is committed, all is done
  * again, though what was done first may stand: so let them set values, not add to them.
  */
-export type Within = (client: pg.ClientBase, outcome: Omit<Outcome, 'seconds'>) => Promise<void>;
+export type Within = (client: pg.ClientBase, outcome: Rewritten) => Promise<void>;
+
+/** What a transaction did, which is yet to be committed. */
+type Rewritten = Omit<Outcome, 'seconds'>;
 
 /** How often a batch that meets other transactions is begun; Synapse gives up after five times. */
 const ATTEMPTS = 4;
@@ -110,14 +113,26 @@ export class Rewriter {
    */
   async rewrite(batch: Batch, within?: Within): Promise<Outcome> {
     const { room } = batch;
-    return this.#unlessLost(whileRewriting(room), async () => {
-      await this.#send(batch);
-      const outcome = await this.#unlessInTheWay((isLast) =>
-        this.#rewriteOnce(room, isLast ? 'in parts' : 'all or nothing', within),
-      );
-      await this.#giveWay(GIVE_WAY);
-      return outcome;
-    });
+    // What was being committed when the connection was lost: it may stand.
+    let unsure: Rewritten | undefined;
+    const onLoss = (rewritten: Rewritten): void => void (unsure = firstSeen(unsure, rewritten));
+    try {
+      return await this.#unlessLost(whileRewriting(room), async () => {
+        await this.#send(batch);
+        const outcome = await this.#unlessInTheWay((isLast) =>
+          this.#rewriteOnce(room, isLast ? 'in parts' : 'all or nothing', within, onLoss),
+        );
+        await this.#giveWay(GIVE_WAY);
+        return { ...firstSeen(unsure, outcome), seconds: outcome.seconds };
+      });
+    } catch (error) {
+      if (unsure !== undefined && unsure.rewritten > 0) {
+        this.#settings.onTrouble?.(
+          `The connection was lost while a transaction was committed: the ${unsure.rewritten} state groups of it may be rewritten too, and are not counted.`,
+        );
+      }
+      throw error;
+    }
   }
 
   /** Does something in a transaction that rewrites nothing; what `Within` says holds here too. */
@@ -136,7 +151,7 @@ export class Rewriter {
   async inspect(batch: Batch): Promise<Outcome> {
     return this.#unlessLost(whileRewriting(batch.room), async () => {
       await this.#send(batch);
-      return this.#rewriteOnce(batch.room, 'dry run', undefined);
+      return this.#rewriteOnce(batch.room, 'dry run');
     });
   }
 
@@ -234,7 +249,12 @@ export class Rewriter {
   }
 
   /** Rewrites what the temporary tables hold. */
-  async #rewriteOnce(room: string, mode: Mode, within: Within | undefined): Promise<Outcome> {
+  async #rewriteOnce(
+    room: string,
+    mode: Mode,
+    within?: Within,
+    onLoss?: (rewritten: Rewritten) => void,
+  ): Promise<Outcome> {
     const started = performance.now();
     const outcome = await this.#commit(async (client) => {
       const results = (await client.query(
@@ -252,17 +272,27 @@ export class Rewriter {
       };
       await within?.(client, ofBatch);
       return ofBatch;
-    });
+    }, onLoss);
     this.#leftOver = false;
     return { ...outcome, seconds: (performance.now() - started) / 1000 };
   }
 
-  /** Commits the transaction that `work` begins, or rolls it back where that fails. */
-  async #commit<T>(work: (client: pg.ClientBase) => Promise<T>): Promise<T> {
+  /**
+   * Commits the transaction that `work` begins, or rolls it back where that fails.
+   *
+   * @param onLoss called with the result where it is not known which of both the server did
+   */
+  async #commit<T>(
+    work: (client: pg.ClientBase) => Promise<T>,
+    onLoss?: (result: T) => void,
+  ): Promise<T> {
     const { client } = this.#session;
     try {
       const result = await work(client);
-      await client.query('CALL pg_temp.note_who_waits(); COMMIT');
+      await client.query('CALL pg_temp.note_who_waits(); COMMIT').catch((error: unknown) => {
+        if (isLost(error as Error)) onLoss?.(result);
+        throw error;
+      });
       return result;
     } catch (error) {
       if (!isLost(error as Error)) await client.query('ROLLBACK');
@@ -274,4 +304,13 @@ export class Rewriter {
     const copy = this.#session.client.query(copyFrom(statement));
     await pipeline(Readable.from(text, { objectMode: false }), copy);
   }
+}
+
+/** What was done first, where the groups that it did are just those that are found done when it is done again. */
+function firstSeen(first: Rewritten | undefined, again: Rewritten): Rewritten {
+  const stands =
+    first !== undefined &&
+    again.rewritten === 0 &&
+    again.alreadyDone === first.rewritten + first.alreadyDone;
+  return stands ? first : again;
 }
