@@ -13,7 +13,7 @@ import { applyChanges, nothingApplied } from '../src/apply/apply-changes.js';
 import { readChanges } from '../src/changes/read-changes.js';
 import type { RoomChange } from '../src/changes/room-change.js';
 import { Rewriter } from '../src/apply/rewriter.js';
-import { InputError } from '../src/errors.js';
+import { DatabaseError, InputError } from '../src/errors.js';
 import { AdaptivePlanner } from '../src/planner/adaptive.js';
 import type { ChangedGroup } from '../src/planner/planned-group.js';
 import { RoomPlan } from '../src/planner/room-plan.js';
@@ -114,6 +114,20 @@ test('a file that is cut off anywhere is applied as far as it goes, and breaks n
     }),
     { numRuns: 60 },
   );
+});
+
+test('after an error of the database nothing more is applied', async (t) => {
+  const db = await testDatabase(t);
+  await store(db, ROOM_GROUPS);
+  const bytes = await script(await planRoom(db));
+  const rewriter = await Rewriter.open({ dsn: db.url, env: {} });
+  t.after(() => rewriter.close());
+  // The first look at what the server has to do fails, and no other.
+  const error = new DatabaseError('gone');
+  t.mock.method(rewriter, 'query', () => Promise.reject(error), { times: 1 });
+  const applied = nothingApplied();
+  await assert.rejects(applyChanges({ changes: changesIn(bytes), rewriter }, applied), error);
+  assert.equal(applied.batches, 0);
 });
 
 for (const groups of [1, 4]) {

@@ -1,5 +1,6 @@
 import type { RoomChange } from '../changes/room-change.js';
 import type { ChangedGroup } from '../planner/planned-group.js';
+import { InputError } from '../errors.js';
 import { GroupCount } from '../sources/some-groups.js';
 import { readAhead } from './read-ahead.js';
 import type { Batch, Outcome, Rewriter } from './rewriter.js';
@@ -92,8 +93,8 @@ export async function applyChanges(settings: ApplySettings, applied: Applied): P
     }
     await rewrite();
   } catch (error) {
-    // What is complete of a file that is cut off is applied.
-    if (!signal?.aborted) await rewrite();
+    // What is complete of a file that is cut off is applied; after an error of the database nothing is.
+    if (error instanceof InputError && !signal?.aborted) await rewrite();
     throw error;
   } finally {
     applied.seconds = (performance.now() - started) / 1000;
