@@ -294,6 +294,62 @@ test('what may have been committed is told where the server stays away', async (
   assert.match(troubles.at(-1)!, /the 4 state groups of it may be rewritten too/);
 });
 
+for (const [what, asked] of [
+  ['a session is set up', 'pg_backend_pid'],
+  ['something is asked', 'SELECT 1 AS look'],
+  ['changes are copied', 'COPY pg_temp'],
+] as const) {
+  test(
+    `the signal ends at once what waits for a server that is silent while ${what}`,
+    { timeout: 30_000 },
+    async (t) => {
+      const db = await storedRoom(t);
+      const stop = new AbortController();
+      const { url } = await fragileWay(t, db, 0, () => stop.abort(), [asked]);
+      const changes = await planRoom(db);
+      const work = async (): Promise<void> => {
+        const dsn = `${url}?sslmode=disable`;
+        const rewriter = await Rewriter.open({ dsn, env: {}, signal: stop.signal });
+        t.after(() => rewriter.close());
+        await rewriter.query('SELECT 1 AS look');
+        await rewriter.rewrite({ room: ROOM, changes });
+      };
+      await assert.rejects(work(), { name: 'AbortError' });
+      assert.equal(await edges(db), OLD_EDGES);
+    },
+  );
+}
+
+for (const [what, asked] of [
+  ['a transaction is committed', 'COMMIT'],
+  ['others go first', 'CALL pg_temp.let_them_go_first'],
+] as const) {
+  test(
+    `a server that is silent while ${what} is not waited for longer than a minute after the signal`,
+    { timeout: 30_000 },
+    async (t) => {
+      // The minute takes no time.
+      const after = Reflect.get(Socket.prototype, 'setTimeout');
+      t.mock.method(
+        Socket.prototype,
+        'setTimeout',
+        function (this: Socket, ms: number, end?: () => void) {
+          return after.call(this, ms === 60_000 ? 10 : ms, end);
+        },
+      );
+      const db = await storedRoom(t);
+      const stop = new AbortController();
+      const { url } = await fragileWay(t, db, 0, () => stop.abort(), [asked]);
+      const dsn = `${url}?sslmode=disable`;
+      const rewriter = await Rewriter.open({ dsn, env: {}, signal: stop.signal });
+      t.after(() => rewriter.close());
+      const rewriting = rewriter.rewrite({ room: ROOM, changes: await planRoom(db) });
+      if (asked === 'COMMIT') await assert.rejects(rewriting, { name: 'AbortError' });
+      else assert.equal((await rewriting).rewritten, 4);
+    },
+  );
+}
+
 /** A way to the database that is struck once for each text, so many bytes after a client has sent it. */
 async function fragileWay(
   t: TestContext,

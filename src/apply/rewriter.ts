@@ -4,11 +4,12 @@ import { setTimeout } from 'node:timers/promises';
 import pg from 'pg';
 import { from as copyFrom } from 'pg-copy-streams';
 import type { ChangedGroup } from '../planner/planned-group.js';
+import { dropConnection } from '../sources/postgres/connect.js';
 import { isLost } from '../sources/postgres/database-errors.js';
 import { changeLine, rowLines } from '../sinks/batch-text.js';
 import { BEGIN_BATCH, COPY_CHANGES, COPY_ROWS } from '../sinks/rewrite-procedure.js';
 import { isConflict, rewriteError } from './rewrite-errors.js';
-import { cutWhenSilent, signalOption, WriterSession } from './writer-session.js';
+import { cutWhenSilent, signalOption, unlessAborted, WriterSession } from './writer-session.js';
 import type { WriterSettings } from './writer-session.js';
 
 /** Changes of one room, each of another state group, that are applied in one transaction. */
@@ -118,7 +119,7 @@ export class Rewriter {
     const onLoss = (rewritten: Rewritten): void => void (unsure = firstSeen(unsure, rewritten));
     try {
       return await this.#unlessLost(whileRewriting(room), async () => {
-        await this.#send(batch);
+        await this.#outside(() => this.#send(batch));
         const outcome = await this.#unlessInTheWay((isLast) =>
           this.#rewriteOnce(room, isLast ? 'in parts' : 'all or nothing', within, onLoss),
         );
@@ -150,18 +151,20 @@ export class Rewriter {
   /** Says what `rewrite` would do now, locks nothing and changes nothing. */
   async inspect(batch: Batch): Promise<Outcome> {
     return this.#unlessLost(whileRewriting(batch.room), async () => {
-      await this.#send(batch);
+      await this.#outside(() => this.#send(batch));
       return this.#rewriteOnce(batch.room, 'dry run');
     });
   }
 
   /**
    * Runs a statement outside of a transaction, and again if the connection is lost meanwhile; it is, after
-   * eleven minutes of silence.
+   * eleven minutes of silence. The signal ends it.
+   *
+   * @throws DatabaseError, the signal's reason
    */
   async query<Row extends pg.QueryResultRow>(statement: string): Promise<Row[]> {
     return this.#unlessLost(BETWEEN_CHANGES, async () => {
-      const { rows } = await this.#session.client.query<Row>(statement);
+      const { rows } = await this.#outside((client) => client.query<Row>(statement));
       return rows;
     });
   }
@@ -173,20 +176,13 @@ export class Rewriter {
    */
   async runLong(statement: string): Promise<void> {
     const { signal } = this.#settings;
-    const run = async (): Promise<void> => {
+    const run = (): Promise<void> => {
       const session = this.#session;
       const cancel = (): void => void session.cancel();
-      signal?.addEventListener('abort', cancel);
-      try {
-        signal?.throwIfAborted();
+      return unlessAborted(signal, cancel, async () => {
         await session.client.query('SET statement_timeout = 0; SET lock_timeout = 0');
         await session.client.query(statement);
-      } catch (error) {
-        signal?.throwIfAborted();
-        throw error;
-      } finally {
-        signal?.removeEventListener('abort', cancel);
-      }
+      });
     };
     await this.#unlessLost(BETWEEN_CHANGES, run, { mayBeSilent: true });
   }
@@ -198,8 +194,14 @@ export class Rewriter {
 
   /** Lets others go first. That is a courtesy: what fails here shows in the next batch. */
   async #giveWay(statement: string): Promise<void> {
-    if (this.#settings.signal?.aborted) return;
-    await this.#session.client.query(statement).catch(() => {});
+    await this.#outside((client) => client.query(statement)).catch(() => {});
+  }
+
+  /** Does what is outside of a transaction: the signal ends it, and with it the connection. */
+  #outside<T>(work: (client: pg.Client) => Promise<T>): Promise<T> {
+    const { client } = this.#session;
+    const cut = (): void => dropConnection(client);
+    return unlessAborted(this.#settings.signal, cut, () => work(client));
   }
 
   /** Does all again over a new connection, where the one that it was done over is lost. */
@@ -209,7 +211,8 @@ export class Rewriter {
     { mayBeSilent = false } = {},
   ): Promise<T> {
     for (let losses = 0; ; losses++) {
-      const heardAll = mayBeSilent ? undefined : cutWhenSilent(this.#session.client);
+      const { client } = this.#session;
+      const heardAll = mayBeSilent ? undefined : cutWhenSilent(client, this.#settings.signal);
       try {
         return await work();
       } catch (error) {

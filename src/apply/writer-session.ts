@@ -15,7 +15,10 @@ export interface WriterSettings {
   readonly dsn?: string | undefined;
   /** Where the `PG*` variables are looked up. */
   readonly env: NodeJS.ProcessEnv;
-  /** Ends what only waits: for a connection, or before another attempt. A transaction under way is finished. */
+  /**
+   * Ends what only waits: for a connection, for an answer outside of a transaction, or before another attempt.
+   * A transaction under way is finished, unless the server is silent for a minute from then on.
+   */
   readonly signal?: AbortSignal | undefined;
   /** Told in a sentence when the connection is lost, and when it is back. */
   readonly onTrouble?: ((sentence: string) => void) | undefined;
@@ -34,6 +37,10 @@ const LONGEST_PAUSE = 10_000;
 
 /** A minute more than a statement may take, in milliseconds: by then the server would have said something. */
 const LONGEST_SILENCE = 660_000;
+/** The same after a signal: whoever sent it, as systemd, waits not much longer. */
+const LONGEST_SILENCE_AT_THE_END = 60_000;
+/** How long the server may take to end a statement, in milliseconds. */
+const CANCEL_PATIENCE = 10_000;
 
 /**
  * What a session of ours is set to. No lock is waited for so long that Synapse would notice; the server
@@ -144,9 +151,11 @@ export class WriterSession {
   async cancel(): Promise<void> {
     const { dsn, env } = this.#settings;
     try {
-      const other = await connect(parseConnection(dsn, env));
+      const patience = AbortSignal.timeout(CANCEL_PATIENCE);
+      const other = await connect(parseConnection(dsn, env), patience);
+      const close = closing(other, patience);
       await other.query('SELECT pg_cancel_backend($1)', [this.#here.pid]);
-      await other.end();
+      await close();
     } catch {
       dropConnection(this.client);
     }
@@ -159,6 +168,7 @@ export class WriterSession {
     lost?: Whereabouts,
   ): Promise<WriterSession> {
     const { dsn, env, signal, onTrouble } = settings;
+    signal?.throwIfAborted();
     onTrouble?.(
       `The connection to the database was lost: ${reason.message}. Trying again for ${RECONNECT_FOR / 60_000} minutes.`,
     );
@@ -182,9 +192,10 @@ export class WriterSession {
     settings: WriterSettings,
     lost?: Whereabouts,
   ): Promise<WriterSession> {
+    const { signal } = settings;
     const close = closing(client, undefined);
-    const heardAll = cutWhenSilent(client);
-    try {
+    const heardAll = cutWhenSilent(client, signal);
+    const setUp = async (): Promise<Whereabouts> => {
       const { rows } = await client.query<Whereabouts>(WHEREABOUTS);
       const [here] = rows;
       checkServer(client, here);
@@ -198,10 +209,14 @@ export class WriterSession {
       await lock(client, here);
       await client.query(SETTINGS);
       await client.query(DEFINE_REWRITING + DEFINE_GIVING_WAY);
+      return here;
+    };
+    try {
+      const here = await unlessAborted(signal, () => dropConnection(client), setUp);
       return new WriterSession(client, close, settings, here);
     } catch (error) {
       await close();
-      settings.signal?.throwIfAborted();
+      signal?.throwIfAborted();
       throw rewriteError(error, 'while a session was set up');
     } finally {
       heardAll();
@@ -213,11 +228,39 @@ export class WriterSession {
  * Cuts the connection where a server, or what is between, keeps it open and is silent: nothing else would
  * end the wait for it. Gives what stops that, for when a silence is right.
  */
-export function cutWhenSilent(client: pg.Client): () => void {
+export function cutWhenSilent(client: pg.Client, signal: AbortSignal | undefined): () => void {
   const stream = client.connection.stream as Socket;
   const cut = (): void => dropConnection(client);
+  const hurry = (): void => void stream.setTimeout(LONGEST_SILENCE_AT_THE_END);
   stream.setTimeout(LONGEST_SILENCE, cut);
-  return () => void stream.setTimeout(0, cut);
+  if (signal?.aborted) hurry();
+  signal?.addEventListener('abort', hurry);
+  return () => {
+    signal?.removeEventListener('abort', hurry);
+    stream.setTimeout(0, cut);
+  };
+}
+
+/**
+ * Does something that may be ended anywhere; `end` does that when the signal comes.
+ *
+ * @throws the signal's reason, what `work` throws
+ */
+export async function unlessAborted<T>(
+  signal: AbortSignal | undefined,
+  end: () => void,
+  work: () => Promise<T>,
+): Promise<T> {
+  signal?.throwIfAborted();
+  signal?.addEventListener('abort', end);
+  try {
+    return await work();
+  } catch (error) {
+    signal?.throwIfAborted();
+    throw error;
+  } finally {
+    signal?.removeEventListener('abort', end);
+  }
 }
 
 /** For timers; an option may not be undefined. */

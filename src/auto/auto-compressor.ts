@@ -229,7 +229,9 @@ class AutoCompressor {
         // Other rooms would fail as well, and Synapse needs what is left of the disk.
         if (isDiskFull(error)) throw error;
         // Waits for a server that is restarted; one that is gone ends the run.
-        if (error instanceof DatabaseError) await this.#rewriter?.transaction(async () => {});
+        if (error instanceof DatabaseError && !this.#settings.signal.aborted) {
+          await this.#rewriter?.transaction(async () => {});
+        }
         const isLost = lossBehind(error) !== undefined;
         // A reader that is stopped closes its connection, which may look like a loss.
         if (this.#isStop(error) || (isLost && this.#stop.aborted)) {
