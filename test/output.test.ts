@@ -190,6 +190,36 @@ test('a file that is mounted by itself is filled in its place', async (t) => {
   }
 });
 
+test('a file that is mounted by itself stays as it is where the new one has no room', async (t) => {
+  const disk = join(folder, 'disk');
+  const path = join(folder, 'out.sql');
+  await mkdir(disk);
+  await writeFile(path, '');
+  if (spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', disk]).status !== 0) {
+    t.skip('nothing can be mounted here');
+    return;
+  }
+  t.after(() => spawnSync('umount', [path, disk]));
+  const mounted = join(disk, 'mounted.sql');
+  await writeFile(mounted, 'earlier'.padEnd(30_000));
+  assert.equal(spawnSync('mount', ['--bind', mounted, path]).status, 0);
+  const keep = async (length: number) => {
+    const output = await openFileOutput(path, { tmpdir: folder });
+    await fill(output, 'new'.padEnd(length));
+    try {
+      await output.keep();
+    } finally {
+      await output.discard();
+    }
+  };
+  await assert.rejects(keep(70_000), /out\.sql: there is no space left on the disk\./);
+  assert.equal(await readFile(path, 'utf8'), 'earlier'.padEnd(30_000));
+  assert.deepEqual(await readdir(folder), ['disk', 'out.sql']);
+  // What the earlier one takes counts as room.
+  await keep(60_000);
+  assert.equal(await readFile(path, 'utf8'), 'new'.padEnd(60_000));
+});
+
 test('/dev/null is written to, not replaced', async () => {
   const output = await openFileOutput('/dev/null', { tmpdir: folder });
   await fill(output, 'changes');

@@ -9,6 +9,7 @@ import {
   realpath,
   rename,
   stat,
+  statfs,
   truncate,
 } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
@@ -111,6 +112,9 @@ async function openHiddenFile(
   };
 }
 
+/** What `blocks` of a file counts, whatever the file system's blocks are. */
+const STAT_BLOCK = 512;
+
 const NOT_TO_BE_REPLACED = new Set(['EACCES', 'EBUSY', 'EXDEV']);
 
 /** Lets the hidden file take the place of the target. */
@@ -120,19 +124,37 @@ async function replace(target: string, hidden: string): Promise<void> {
   } catch (error) {
     if (!NOT_TO_BE_REPLACED.has(codeOf(error))) throw error;
     // A file that is mounted by itself, as into a container, or whose folder is another's, can be filled anew.
-    await fill(target, hidden).catch(async (reason: unknown) => {
-      await truncate(target).catch(() => {});
-      throw reason;
-    });
+    await checkRoom(target, hidden);
+    await fill(target, hidden);
     rmSync(hidden);
   }
 }
 
+/** What the target holds is given up before the new contents are written: they had better have room. */
+async function checkRoom(target: string, hidden: string): Promise<void> {
+  const [{ size }, { blocks }, disk] = await Promise.all([
+    stat(hidden),
+    stat(target),
+    statfs(target),
+  ]);
+  // Some file systems say nothing of their size.
+  if (disk.blocks > 0 && size > disk.bavail * disk.bsize + blocks * STAT_BLOCK) {
+    throw Object.assign(new Error('there is no room to fill it in its place'), { code: 'ENOSPC' });
+  }
+}
+
 async function fill(target: string, hidden: string): Promise<void> {
-  await copyFile(hidden, target);
-  const handle = await open(target, 'r+');
-  await handle.sync();
-  await handle.close();
+  try {
+    await copyFile(hidden, target);
+    const handle = await open(target, 'r+');
+    await handle.sync();
+    await handle.close();
+  } catch (error) {
+    // Half of it must not pass for all.
+    await truncate(target).catch(() => {});
+    const advice = 'It could only be filled in its place, and what it held before is lost.';
+    throw outputError(target, error, `${advice} ${FILE_ADVICE}`, advice);
+  }
 }
 
 /** What an output is called until it appears under its name. */
