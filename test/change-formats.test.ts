@@ -258,6 +258,23 @@ test('without anything that packs with zstd both are named', async (t) => {
   assert.deepEqual(await readdir(folder), []);
 });
 
+for (const bytes of [0, 1, 100_000]) {
+  test(`it is told that zstd was killed after ${bytes} bytes`, async (t) => {
+    const folder = await temporaryFolder(t);
+    const zstd = `#!/bin/sh\nhead -c ${bytes} > /dev/null\nkill -9 $$\n`;
+    await writeFile(join(folder, 'zstd'), zstd, { mode: 0o755 });
+    const { code, stderr } = await runCli(
+      ['-i', fixture('synapse'), '-r', LARGE_ROOM, '-o', join(folder, 'out.zst')],
+      { env: { PATH: `${folder}:/usr/bin:/bin` } },
+    );
+    // A newer Node.js needs no program.
+    if (code === 0) return;
+    assert.equal(code, 7, stderr);
+    assert.match(stderr, /Can't write .*out\.zst: zstd failed: it ended with SIGKILL\./);
+    assert.deepEqual(await readdir(folder), ['zstd']);
+  });
+}
+
 test('a line of JSON tells a change whole', async (t) => {
   const folder = await temporaryFolder(t);
   const output = join(folder, 'changes.jsonl.gz');

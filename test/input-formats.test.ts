@@ -451,6 +451,18 @@ describe('an input that is not as it should be', () => {
     assert.match(stderr, /Node\.js 20.* no program zstd\. Install zstd, or Node\.js 22\.15/);
   });
 
+  it('is zstd, and what unpacks it is killed', async (t) => {
+    if (hasZstdInZlib) return t.skip('this Node.js unpacks zstd itself');
+    const folder = await temporaryFolder(t);
+    await writeFile(join(folder, 'zstd'), '#!/bin/sh\nkill -9 $$\n', { mode: 0o755 });
+    const { code, stderr } = await runCli(['-i', '-', '-r', '!a:x'], {
+      stdin: Buffer.from('28b52ffd0000', 'hex'),
+      env: { PATH: `${folder}:/usr/bin:/bin` },
+    });
+    assert.equal(code, 3);
+    assert.match(stderr, /zstd can't unpack it: it ended with SIGKILL/);
+  });
+
   it('is a folder that pg_dump -Fd made', async (t) => {
     const folder = await temporaryFolder(t);
     await writeFile(join(folder, 'toc.dat'), 'PGDMP');

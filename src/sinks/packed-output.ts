@@ -23,13 +23,15 @@ export function packingOfName(name: string): Packing | undefined {
  * @throws OutputError if there is nothing here that packs so
  */
 export async function packedOutput(output: OpenOutput, packing: Packing): Promise<OpenOutput> {
-  const packer =
+  const { packer, failure } =
     packing === 'gzip'
-      ? zlib.createGzip({ chunkSize: PIECE })
+      ? inZlib(zlib.createGzip({ chunkSize: PIECE }))
       : 'createZstdCompress' in zlib
-        ? (zlib as ZstdInZlib).createZstdCompress({ chunkSize: PIECE })
+        ? inZlib((zlib as ZstdInZlib).createZstdCompress({ chunkSize: PIECE }))
         : await zstdProgram(output.name);
-  const packed = pipeline(packer, output.stream);
+  const packed = pipeline(packer, output.stream).catch(async (error: unknown) => {
+    throw error instanceof OutputError ? error : ((await failure()) ?? error);
+  });
   const stream = new Writable({
     highWaterMark: PIECE,
     write: (chunk: Buffer, _encoding, done) => {
@@ -75,8 +77,18 @@ interface ZstdInZlib {
   createZstdCompress(options: { chunkSize: number }): zlib.Gzip;
 }
 
+interface Packer {
+  readonly packer: Duplex;
+  /** How it failed, where it is no stream that can tell it; undefined if it did not. */
+  readonly failure: () => Promise<OutputError | undefined>;
+}
+
+function inZlib(packer: Duplex): Packer {
+  return { packer, failure: async () => undefined };
+}
+
 /** The program's input and output as one stream. */
-async function zstdProgram(name: string): Promise<Duplex> {
+async function zstdProgram(name: string): Promise<Packer> {
   const zstd = spawn('zstd', ['-qc']);
   try {
     await once(zstd, 'spawn');
@@ -90,15 +102,21 @@ async function zstdProgram(name: string): Promise<Duplex> {
   zstd.stderr.setEncoding('utf8').on('data', (text: string) => {
     complaint = (complaint + text).slice(0, LONGEST_COMPLAINT);
   });
-  const ended = once(zstd, 'close') as Promise<[number | null]>;
-  const stream = Duplex.from({
+  const ended = once(zstd, 'close') as Promise<[number | null, string | null]>;
+  const failure = async (): Promise<OutputError | undefined> => {
+    const [code, signal] = await ended;
+    if (code === 0) return undefined;
+    const how = complaint.trim() || `it ended with ${signal ?? code}`;
+    return new OutputError(`Can't write ${name}: zstd failed: ${how}.`);
+  };
+  const packer = Duplex.from({
     writable: zstd.stdin,
     readable: (async function* () {
       yield* zstd.stdout;
-      const [code] = await ended;
-      if (code !== 0) throw new OutputError(`Can't write ${name}: zstd says: ${complaint.trim()}`);
+      const error = await failure();
+      if (error !== undefined) throw error;
     })(),
   });
-  stream.once('close', () => zstd.kill());
-  return stream;
+  packer.once('close', () => zstd.kill());
+  return { packer, failure };
 }

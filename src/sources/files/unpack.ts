@@ -70,9 +70,9 @@ async function* throughZstdProgram(
   signal: AbortSignal,
 ): AsyncGenerator<Buffer> {
   const zstd = spawn('zstd', ['-dcq'], { signal });
-  const ended = new Promise<number | null>((resolve, reject) => {
+  const ended = new Promise<number | string | null>((resolve, reject) => {
     zstd.once('error', (error) => reject(explained(error)));
-    zstd.once('close', resolve);
+    zstd.once('close', (code, killedBy) => resolve(killedBy ?? code));
   });
   // It may be known before it is asked for.
   ended.catch(() => {});
@@ -91,13 +91,14 @@ async function* throughZstdProgram(
   );
   try {
     yield* zstd.stdout;
-    const code = await ended;
+    const end = await ended;
     if (unread !== undefined) throw unread;
     if (complaint.includes('too much memory')) {
       throw Object.assign(new Error(complaint), { code: WINDOW_TOO_LARGE });
     }
-    if (code !== 0) {
-      throw new Error(`it begins as zstd, but zstd can't unpack it: ${complaint.trim()}`);
+    if (end !== 0) {
+      const why = complaint.trim() || `it ended with ${end}`;
+      throw new Error(`it begins as zstd, but zstd can't unpack it: ${why}`);
     }
   } catch (error) {
     await ended;
