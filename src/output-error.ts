@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import { codeOf, OutputError } from './errors.js';
 
 /** Reasons in an operator's words; for others the system's own stand. */
@@ -29,11 +30,16 @@ export function outputError(
   if (cause instanceof OutputError) {
     return cause;
   }
-  const code = codeOf(cause);
+  const code = isOverQuota(cause) ? 'EDQUOT' : codeOf(cause);
   const reason = REASONS[code] ?? (cause instanceof Error ? cause.message : String(cause));
   const isFull = code === 'ENOSPC' || code === 'EDQUOT';
   const advice = isFull ? ` ${spaceAdvice}` : placeAdvice && ` ${placeAdvice}`;
   return new OutputError(`Can't write ${name}: ${reason}.${advice}`, { cause });
+}
+
+/** Node.js has no name for this error of the system. */
+function isOverQuota(cause: unknown): boolean {
+  return cause instanceof Error && 'errno' in cause && cause.errno === -constants.errno.EDQUOT;
 }
 
 /** The same for a file in the folder for temporary files. */

@@ -15,13 +15,14 @@ import {
   symlink,
   writeFile,
 } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough, Readable, Writable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { pipeline } from 'node:stream/promises';
 import { after, before, beforeEach, test } from 'node:test';
 import { OutputError } from '../src/errors.js';
+import { outputError } from '../src/output-error.js';
 import { openFileOutput } from '../src/sinks/file-output.js';
 import { openSpooledOutput } from '../src/sinks/spooled-output.js';
 import { openStreamedOutput } from '../src/sinks/streamed-output.js';
@@ -237,6 +238,13 @@ test('a full disk is told with the name of the file', async () => {
     return true;
   });
   await output.discard();
+});
+
+test('a disk quota that is used up is told in words', () => {
+  const errno = -constants.errno.EDQUOT;
+  const cause = Object.assign(new Error('write'), { errno, code: `Unknown system error ${errno}` });
+  const { message } = outputError('out.sql', cause, 'Free some.');
+  assert.equal(message, "Can't write out.sql: the disk quota is used up. Free some.");
 });
 
 test('a FIFO gets its bytes once they are kept, also by a reader that comes late', async () => {
