@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
+import { closeSync, existsSync, readdirSync, readlinkSync } from 'node:fs';
 import {
   chmod,
   mkdir,
@@ -101,6 +101,22 @@ test('the partial file is gone before discard() is awaited, for a process about 
   assert.deepEqual(await readdir(folder), []);
   await discarded;
 });
+
+test(
+  'discarding says nothing of a file that does not close',
+  { skip: !existsSync('/proc/self/fd') && 'open files can not be listed here' },
+  async () => {
+    const output = await openFileOutput(join(folder, 'out.sql'), { tmpdir: folder });
+    const spool = await openSpooledOutput(new Reader(), 'standard output', { tmpdir: folder });
+    // Closing them once more is an error.
+    for (const descriptor of readdirSync('/proc/self/fd')) {
+      const path = join('/proc/self/fd', descriptor);
+      if (existsSync(path) && readlinkSync(path).startsWith(folder)) closeSync(Number(descriptor));
+    }
+    await output.discard();
+    await spool.discard();
+  },
+);
 
 test('an existing file passes on its permissions', async () => {
   const path = join(folder, 'out.sql');

@@ -106,7 +106,8 @@ async function openHiddenFile(
         // Before anything is awaited: this also runs when the process is about to exit.
         rmSync(hidden, { force: true });
         writer.destroy();
-        await handle.close();
+        // What is thrown away need not be whole; why it is has to be told.
+        await handle.close().catch(() => {});
       }
     },
   };

@@ -34,9 +34,9 @@ export class TableFile {
     await this.#handle.sync();
   }
 
-  /** May be called at any time. */
+  /** May be called at any time. An error of it says nothing: what is to stay was on the disk with `end()`. */
   async close(): Promise<void> {
-    await this.#handle.close();
+    await this.#handle.close().catch(() => {});
   }
 
   async #flush(): Promise<void> {
