@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import type { ChildProcessByStdio } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, createReadStream, openSync } from 'node:fs';
+import { closeSync, constants, createReadStream, existsSync, openSync, writeSync } from 'node:fs';
 import { chmod, link, mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { PassThrough } from 'node:stream';
@@ -367,6 +367,23 @@ test('help and version go to stdout and end well', async () => {
   assert.equal(version.code, 0);
 });
 
+test(
+  'help and version that can not be written are no success',
+  { skip: !existsSync('/dev/full') && 'there is no /dev/full' },
+  async (t) => {
+    for (const option of ['--help', '--version']) {
+      const full = openSync('/dev/full', 'w');
+      const child = spawn(process.execPath, [CLI, option], { stdio: ['ignore', full, 'pipe'] });
+      t.after(() => child.kill());
+      closeSync(full);
+      const closed = once(child, 'close') as Promise<[number]>;
+      const [stderr, [code]] = await Promise.all([text(child.stderr!), closed]);
+      assert.equal(code, 7, stderr);
+      assert.match(stderr, /Can't write standard output: there is no space left/);
+    }
+  },
+);
+
 test('wrong usage says what is wrong and where help is, without a stack trace', async () => {
   const result = await runCli(['-i', 'x']);
   assert.equal(result.code, 2);
@@ -531,6 +548,35 @@ for (const [kind, ...option] of [['spooled'], ['streamed', '--unbuffered']]) {
     assert.equal(stderr, `Fetching state from files for room '${ROOM}'...\n`);
   });
 }
+
+test(
+  'a signal ends a run whose standard error is full, and that nobody reads',
+  { timeout: 30_000 },
+  async (t) => {
+    const { folder, file } = await outputFolder(t);
+    const input = await exportRoom(t);
+    const fifo = join(folder, 'fifo');
+    assert.equal(spawnSync('mkfifo', [fifo]).status, 0);
+    const reader = openSync(fifo, constants.O_RDWR | constants.O_NONBLOCK);
+    t.after(() => closeSync(reader));
+    assert.throws(() => {
+      for (;;) writeSync(reader, Buffer.alloc(4096));
+    }, /EAGAIN/);
+    const stderr = openSync(fifo, 'w');
+    const child = spawn(process.execPath, [CLI, '-i', input, '-r', ROOM, '-o', file], {
+      stdio: ['ignore', 'ignore', stderr],
+    });
+    t.after(() => child.kill('SIGKILL'));
+    closeSync(stderr);
+    while (!existsSync(file)) {
+      assert.equal(child.exitCode, null);
+      await setTimeout(20);
+    }
+    child.kill('SIGTERM');
+    const [code] = (await once(child, 'exit')) as [number | null];
+    assert.notEqual(code, null);
+  },
+);
 
 test('a signal ends the wait for a database', async (t) => {
   const db = await testDatabase(t);
