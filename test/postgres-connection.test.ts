@@ -151,6 +151,18 @@ test('a server that says nothing is given up, and so is one when the signal come
   await assert.rejects(connect(patient, controller.signal), reason);
 });
 
+test('a connection that is cut while we are let in is not told as a refusal', async (t) => {
+  const cutting = createServer((socket) => socket.once('data', () => socket.destroy()));
+  cutting.listen(0, '127.0.0.1');
+  await once(cutting, 'listening');
+  t.after(() => cutting.close());
+  const port = String((cutting.address() as AddressInfo).port);
+  await assertRefused(
+    { port, sslmode: 'disable' },
+    /^The connection to Postgres at 127\.0\.0\.1:\d+ was lost while user "postgres" was let in: /,
+  );
+});
+
 test('a missing password is looked up in the password file, for TCP and for sockets', async (t) => {
   const { host, port, user, password, socketDirectory } = address;
   const file = join(await temporaryFolder(t), 'pgpass');

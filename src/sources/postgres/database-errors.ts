@@ -94,7 +94,9 @@ function refused(cause: Error, settings: ConnectionSettings): string {
     case '57P03':
       return `${serverAt(settings)} takes no connections now: ${cause.message}. Try again when it is up.`;
     default:
-      return `${serverAt(settings)} refuses the connection: ${cause.message}.`;
+      return isLost(cause)
+        ? `The connection to ${serverAt(settings)} was lost while user "${user}" was let in: ${cause.message}. See the server's log, or what is between.`
+        : `${serverAt(settings)} refuses the connection: ${cause.message}.`;
   }
 }
 
