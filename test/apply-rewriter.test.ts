@@ -350,6 +350,26 @@ for (const [what, asked] of [
   );
 }
 
+test('a server that stays away is waited for once', { timeout: 60_000 }, async (t) => {
+  const db = await storedRoom(t);
+  const { url, close } = await fragileWay(t, db, 0, (client) => client.destroy(), ['SELECT 1']);
+  const troubles: string[] = [];
+  const rewriter = await Rewriter.open({
+    dsn: `${url}?sslmode=disable`,
+    env: {},
+    onTrouble: (sentence) => troubles.push(sentence),
+  });
+  t.after(() => rewriter.close());
+  close();
+  // Five minutes take three looks at the clock.
+  let now = 0;
+  t.mock.method(performance, 'now', () => (now += 101_000));
+  const gone = /No Postgres server listens at 127\.0\.0\.1/;
+  await assert.rejects(rewriter.query('SELECT 1'), gone);
+  await assert.rejects(rewriter.query('SELECT 1'), gone);
+  assert.equal(troubles.length, 1);
+});
+
 /** A way to the database that is struck once for each text, so many bytes after a client has sent it. */
 async function fragileWay(
   t: TestContext,
@@ -383,5 +403,5 @@ async function fragileWay(
   t.after(() => way.close());
   const url = new URL(db.url);
   url.host = `127.0.0.1:${(way.address() as AddressInfo).port}`;
-  return { url: url.href, strokes: () => strokes };
+  return { url: url.href, strokes: () => strokes, close: () => void way.close() };
 }

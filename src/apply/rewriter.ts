@@ -90,6 +90,8 @@ export class Rewriter {
   #session: WriterSession;
   /** Whether the temporary tables may hold rows of a batch that failed. */
   #leftOver = false;
+  /** Why the connection could not be made again: whoever asks once more is not kept for as long. */
+  #givenUp: Error | undefined;
 
   private constructor(settings: RewriterSettings, session: WriterSession) {
     this.#settings = settings;
@@ -211,13 +213,17 @@ export class Rewriter {
     { mayBeSilent = false } = {},
   ): Promise<T> {
     for (let losses = 0; ; losses++) {
+      if (this.#givenUp !== undefined) throw this.#givenUp;
       const { client } = this.#session;
       const heardAll = mayBeSilent ? undefined : cutWhenSilent(client, this.#settings.signal);
       try {
         return await work();
       } catch (error) {
         if (!isLost(error as Error) || losses === MOST_LOSSES) throw rewriteError(error, doing);
-        this.#session = await this.#session.again(error as Error);
+        this.#session = await this.#session.again(error as Error).catch((reason: unknown) => {
+          this.#givenUp = reason as Error;
+          throw reason;
+        });
         this.#leftOver = false;
       } finally {
         heardAll?.();
