@@ -170,7 +170,7 @@ export class WriterSession {
     const { dsn, env, signal, onTrouble } = settings;
     signal?.throwIfAborted();
     onTrouble?.(
-      `The connection to the database was lost: ${reason.message}. Trying again for ${RECONNECT_FOR / 60_000} minutes.`,
+      `The connection to the database was lost: ${reason.message}. Trying again for ${RECONNECT_FOR / 60_000} minutes. If the server does not come up by itself, see whether its disk is full.`,
     );
     const end = performance.now() + RECONNECT_FOR;
     for (let pause = 250; ; pause = Math.min(2 * pause, LONGEST_PAUSE)) {

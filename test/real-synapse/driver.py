@@ -79,6 +79,8 @@ class Synapse:
                 "macaroon_secret_key": "a",
                 "form_secret": "b",
                 "listeners": [],
+                # Else it makes a folder where it stands.
+                "enable_media_repo": False,
                 **databases,
             },
             "",
