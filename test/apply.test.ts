@@ -373,35 +373,45 @@ test(
   },
 );
 
-test('SIGINT lets the transaction end, and the rest is done by the next run', async (t) => {
-  const db = await testDatabase(t);
-  await loadTables(db, 'synapse');
-  const states = await readAllStates(db);
-  const file = join(await temporaryFolder(t), 'changes.copy');
-  await writeFile(file, await planned(db, LARGE_ROOM));
-  // So slow that it would take minutes.
-  const child = spawn(process.execPath, [CLI, 'apply', file, '-p', db.url, '--pace=50'], {
-    stdio: ['ignore', 'ignore', 'pipe'],
-  });
-  const stderr = text(child.stderr);
-  const stored = await rowsOf(db);
-  while ((await rowsOf(db)) === stored) assert.equal(child.exitCode, null);
-  child.kill('SIGINT');
-  const [code] = (await once(child, 'close')) as [number];
-  assert.equal(code, 130, await stderr);
-  assert.match(await stderr, /\nRewrote \d+ state groups?: /);
-  assert.match(
-    await stderr,
-    /Stopped by SIGINT\. What was applied stands, and the rest is as it was\./,
-  );
-  expectSameStates(await readAllStates(db), states);
+const room = '!OGEhHVWSdvArJzumhm:example.org';
+for (const [name, command, toGoOn] of [
+  ['apply', (file: string) => ['apply', file], /Apply the same changes again to go on/],
+  ['-c', () => ['-r', room, '-c'], /The same command plans anew what is left; --rebase-deep/],
+] as const) {
+  test(`SIGINT lets the transaction of ${name} end, and the rest is done by the next run`, async (t) => {
+    const db = await testDatabase(t);
+    await loadTables(db, 'golden/one-level/before');
+    const states = await readAllStates(db);
+    const file = join(await temporaryFolder(t), 'changes.copy');
+    await writeFile(file, await planned(db, room));
+    const args = [...command(file), '-p', db.url];
+    // So slow that it would take minutes.
+    const child = spawn(process.execPath, [CLI, ...args, '--pace=50'], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
+    const stderr = text(child.stderr);
+    const stored = await rowsOf(db);
+    while ((await rowsOf(db)) === stored) assert.equal(child.exitCode, null);
+    child.kill('SIGINT');
+    const [code] = (await once(child, 'close')) as [number];
+    assert.equal(code, 130, await stderr);
+    assert.match(await stderr, /\nRewrote \d+ state groups?: /);
+    assert.match(
+      await stderr,
+      /Stopped by SIGINT\. What was applied stands, and the rest is as it was\./,
+    );
+    assert.match(await stderr, toGoOn);
+    expectSameStates(await readAllStates(db), states);
 
-  const rest = await runCli(['apply', file, '-p', db.url]);
-  assert.equal(rest.code, 0, rest.stderr);
-  assert.match(rest.stderr, /\nAs it should be already: \d+ state groups?\.\n/);
-  assert.doesNotMatch(rest.stderr, /as stored/);
-  expectSameStates(await readAllStates(db), states);
-});
+    const rest = await runCli(args);
+    assert.equal(rest.code, 0, rest.stderr);
+    if (name === 'apply')
+      assert.match(rest.stderr, /\nAs it should be already: \d+ state groups?\.\n/);
+    assert.match(rest.stderr, /\nRewrote \d+ state groups?: /);
+    assert.doesNotMatch(rest.stderr, /as stored/);
+    expectSameStates(await readAllStates(db), states);
+  });
+}
 
 test('SIGINT ends a VACUUM, and it is said that all was applied', async (t) => {
   const db = await testDatabase(t);

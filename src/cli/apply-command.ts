@@ -109,7 +109,13 @@ export async function runApplyCommand(
     rewriter = await openRewriter(command.dsn, status, signal);
     status.say(`${command.dryRun ? 'Looking at' : 'Applying'} the changes in ${input.name}...`);
     report = await applyAndReport(
-      { ...command, changes: following(first.value, changes), rewriter, totalGroups: undefined },
+      {
+        ...command,
+        changes: following(first.value, changes),
+        rewriter,
+        totalGroups: undefined,
+        toGoOn: APPLY_AGAIN,
+      },
       status,
       interruption,
     );
@@ -125,6 +131,9 @@ export async function runApplyCommand(
     await Promise.all([rewriter?.close(), figures?.discard()]);
   }
 }
+
+/** Where the changes are kept. */
+export const APPLY_AGAIN = 'Apply the same changes again to go on: what is done is not done again.';
 
 /** The one writer of a database, whose troubles are told. */
 export function openRewriter(
@@ -142,6 +151,8 @@ export interface ApplyWork extends ApplyOptions {
   readonly dryRun: boolean;
   /** How many changes there are, where that is known. */
   readonly totalGroups: number | undefined;
+  /** What goes on where a signal has ended it, as a sentence. */
+  readonly toGoOn: string;
 }
 
 /**
@@ -151,7 +162,7 @@ export interface ApplyWork extends ApplyOptions {
  * @throws InterruptedError, and what `applyChanges` throws
  */
 export async function applyAndReport(
-  { changes, rewriter, dryRun, pace, vacuum: vacuumIsWanted, totalGroups }: ApplyWork,
+  { changes, rewriter, dryRun, pace, vacuum: vacuumIsWanted, totalGroups, toGoOn }: ApplyWork,
   status: StatusLine,
   interruption: Interruption,
 ): Promise<object> {
@@ -174,11 +185,11 @@ export async function applyAndReport(
     );
   } catch (error) {
     if (interruption.by === undefined) throw error;
-    throw stopped(interruption.by, error);
+    throw stopped(interruption.by, toGoOn, error);
   } finally {
     for (const line of appliedLines(applied, dryRun)) status.say(line);
   }
-  if (interruption.by !== undefined) throw stopped(interruption.by, undefined);
+  if (interruption.by !== undefined) throw stopped(interruption.by, toGoOn);
   if (dryRun) return { ...applyFigures(applied), dryRun };
 
   try {
@@ -210,12 +221,9 @@ function applyFigures({ reasons, ...figures }: Applied): object {
   };
 }
 
-function stopped(by: Signal, cause: unknown): InterruptedError {
-  return new InterruptedError(
-    by,
-    'What was applied stands, and the rest is as it was. Apply the same changes again to go on: what is done is not done again.',
-    { cause },
-  );
+function stopped(by: Signal, toGoOn: string, cause?: unknown): InterruptedError {
+  const left = `What was applied stands, and the rest is as it was. ${toGoOn}`;
+  return new InterruptedError(by, left, { cause });
 }
 
 /** Something that was taken from a generator, and the rest. */

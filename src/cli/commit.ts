@@ -4,10 +4,13 @@ import { readChanges } from '../changes/read-changes.js';
 import type { RoomChange } from '../changes/room-change.js';
 import type { OpenOutput, SpoolSettings } from '../sinks/output.js';
 import { FileInput } from '../sources/files/input.js';
-import { applyAndReport, openRewriter } from './apply-command.js';
+import { APPLY_AGAIN, applyAndReport, openRewriter } from './apply-command.js';
 import type { ApplyOptions } from './apply-options.js';
 import type { Interruption } from './interruption.js';
 import type { StatusLine } from './status-line.js';
+
+const PLAN_AGAIN =
+  'The same command plans anew what is left; --rebase-deep with it also shortens all chains that became too long by this.';
 
 /** Changes that wait until all are made and verified, and then are applied. */
 export class Commit {
@@ -74,6 +77,7 @@ export class Commit {
         rewriter: this.#rewriter,
         dryRun: false,
         totalGroups,
+        toGoOn: this.#file === undefined ? PLAN_AGAIN : APPLY_AGAIN,
       },
       status,
       interruption,
