@@ -24,7 +24,10 @@ export class KeyOrder {
     this.#added[this.#addedLength++] = key;
   }
 
-  /** Puts the first `count` of `entries`, each of another key, in the order of their keys. */
+  /**
+   * Puts the first `count` of `entries`, each of another key, in the order of their keys. Were a key there
+   * twice, there would be as many afterwards, for the verification to find.
+   */
   arrange(entries: Int32Array, count: number, keyOf: Int32Array): void {
     if (count < 2 || count * Math.log2(count) < this.#length * WALK_COST) {
       entries.subarray(0, count).sort((a, b) => this.#compare(keyOf[a], keyOf[b]));
@@ -35,7 +38,7 @@ export class KeyOrder {
     const marked = this.#marked;
     for (let i = 0; i < count; i++) marked[keyOf[entries[i]]] = entries[i] + 1;
     let to = 0;
-    for (let i = 0; to < count; i++) {
+    for (let i = 0; to < count && i < this.#length; i++) {
       const key = this.#sorted[i];
       if (marked[key] === 0) continue;
       entries[to++] = marked[key] - 1;
