@@ -73,7 +73,7 @@ export class Throttle {
   async pause(): Promise<void> {
     await this.#sleep(this.#restUntil - performance.now());
     if (performance.now() < this.#lookAt) return;
-    await this.#unlessAborted(this.#waitForServer());
+    await this.#orAborted(this.#waitForServer());
     this.#lookAt = performance.now() + LOOK_EVERY;
   }
 
@@ -118,11 +118,11 @@ export class Throttle {
   async #sleep(milliseconds: number): Promise<void> {
     const { signal } = this.#settings;
     if (milliseconds <= 0 || signal?.aborted) return;
-    await this.#unlessAborted(setTimeout(milliseconds, undefined, signal && { signal }));
+    await this.#orAborted(setTimeout(milliseconds, undefined, signal && { signal }));
   }
 
   /** The end of the wait, also where the signal ends it with an error. */
-  async #unlessAborted(wait: Promise<void>): Promise<void> {
+  async #orAborted(wait: Promise<void>): Promise<void> {
     await wait.catch((error: unknown) => {
       if (!this.#settings.signal?.aborted) throw error;
     });

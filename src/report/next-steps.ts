@@ -1,3 +1,4 @@
+import { TABLES } from '../apply/table-space.js';
 import type { Format } from '../sinks/change-sink.js';
 import { shellQuoted } from '../sinks/shell-quoted.js';
 import { packingOfName } from '../sinks/packed-output.js';
@@ -53,7 +54,7 @@ export function nextSteps(
             ? 'Synapse may run meanwhile: a state group that has changed since is skipped.'
             : 'while Synapse is stopped. To apply changes beside a running Synapse, make them with -t.',
         ]),
-    'Afterwards VACUUM ANALYZE state_groups_state, state_group_edges, state_groups; makes the space of the deleted rows usable again.',
+    `Afterwards VACUUM ANALYZE ${TABLES}; makes the space of the deleted rows usable again.`,
   ];
 }
 
