@@ -21,13 +21,10 @@ import type { Program } from './measure.js';
 import { oldStatementsSink } from './old-statements.js';
 import { unguardedScript } from './unguarded-script.js';
 import { openRoom } from './rewrite-room.js';
-import { cachedRoom, DATA } from './room-cache.js';
+import { cachedRoom, DATA, SIZES } from './room-cache.js';
 import type { CachedRoom } from './room-cache.js';
 
-const ROOMS = {
-  small: { kind: 'branching', groups: 10_000, keys: 4112, seed: 1 },
-  seed: { kind: 'branching', groups: 74_000, keys: 4112, seed: 1 },
-} as const;
+const ROOMS = { small: SIZES.small, seed: SIZES.seed };
 
 const PLANNERS: Readonly<Record<string, () => Planner>> = {
   adaptive: () => new AdaptivePlanner(),

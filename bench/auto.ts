@@ -1,6 +1,11 @@
 import { existsSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { HAS_OLD_TOOL, NO_OLD_TOOL, oldAutoCompressor } from '../test/support/old-tool.js';
+import {
+  HAS_OLD_TOOL,
+  NO_OLD_TOOL,
+  oldAutoCompressor,
+  WITHOUT_DOLLARS,
+} from '../test/support/old-tool.js';
 import { startServer, TestPostgres } from '../test/support/postgres.js';
 import type { TestDatabase } from '../test/support/postgres.js';
 import { CLI, runCli } from '../test/support/run-cli.js';
@@ -9,13 +14,10 @@ import { loadRoom, makeDurable } from './load-room.js';
 import { describeMachine } from './machine.js';
 import { measure } from './measure.js';
 import type { Program, Usage } from './measure.js';
-import { cachedRoom } from './room-cache.js';
+import { cachedRoom, SIZES } from './room-cache.js';
 import type { CachedRoom } from './room-cache.js';
 
-const ROOMS = {
-  small: { kind: 'branching', groups: 10_000, keys: 4112, seed: 1 },
-  seed: { kind: 'branching', groups: 74_000, keys: 4112, seed: 1 },
-} as const;
+const ROOMS = { small: SIZES.small, seed: SIZES.seed };
 
 const METHOD = `The whole work of an automatic compressor: find the room, read, plan, verify and apply. The old tool
 and this one, in turns, A B C A B C, each on the same database, loaded anew; the server makes each commit
@@ -33,11 +35,6 @@ export const USAGE = `Usage: npm run bench -- auto [options]
 Needs the old tool, which "npm run test:old-tool" installs.
 `;
 
-const LEVELS = '100,50,25';
-/** More than any room has. */
-const WHOLE = { chunkSize: 1_000_000, chunks: 1, levels: LEVELS };
-const CHUNKED = { chunkSize: 500, chunks: 1_000_000, levels: LEVELS };
-
 /** One tool at its work; those with the same `result` leave the same tables. */
 interface Way {
   readonly name: string;
@@ -50,28 +47,28 @@ const auto = (url: string, ...options: string[]) => ({
   args: [CLI, 'auto', '-p', url, ...options],
 });
 
+const LEVELS = '100,50,25';
+
+/** Both tools by levels, so many groups at a time. */
+function byLevels(result: string, chunkSize: number, chunks: number): Way[] {
+  const ours = ['-l', LEVELS, '-c', String(chunkSize), '-n', String(chunks)];
+  return [
+    {
+      name: `old tool, ${result}`,
+      result,
+      program: (url) => oldAutoCompressor(url, { chunkSize, chunks, levels: LEVELS }),
+    },
+    { name: `auto -l, ${result}`, result, program: (url) => auto(url, ...ours) },
+  ];
+}
+
+/** More than any room has. */
+const MANY = 1_000_000;
+
 const WAYS: readonly Way[] = [
-  {
-    name: 'old tool, whole',
-    result: 'whole',
-    program: (url) => oldAutoCompressor(url, WHOLE),
-  },
-  {
-    name: 'auto -l, whole',
-    result: 'whole',
-    program: (url) => auto(url, '-l', LEVELS, '-c', '1000000', '-n', '1'),
-  },
+  ...byLevels('whole', MANY, 1),
   { name: 'auto (adaptive)', result: 'adaptive', program: (url) => auto(url) },
-  {
-    name: 'old tool, in chunks',
-    result: 'chunks',
-    program: (url) => oldAutoCompressor(url, CHUNKED),
-  },
-  {
-    name: 'auto -l, in chunks',
-    result: 'chunks',
-    program: (url) => auto(url, '-l', LEVELS, '-c', '500', '-n', '1000000'),
-  },
+  ...byLevels('in chunks', 500, MANY),
 ];
 
 /** Measures the automatic compressor beside the old tool's, which does the same work. */
@@ -125,12 +122,10 @@ interface Run extends Usage {
   readonly hash: string;
 }
 
-/** The old tool's quoting breaks on keys with dollar signs, so there are none. */
+/** What both can write. */
 async function loadForBoth(postgres: TestPostgres, room: CachedRoom): Promise<TestDatabase> {
   const db = await loadRoom(postgres, room);
-  await db.query(`
-    UPDATE state_groups_state SET type = replace(type, '$', '_'), state_key = replace(state_key, '$', '_')
-      WHERE type || state_key LIKE '%$%'`);
+  await db.query(WITHOUT_DOLLARS);
   await db.query('VACUUM ANALYZE');
   return db;
 }

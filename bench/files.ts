@@ -17,15 +17,11 @@ import { measure, measureInTurn } from './measure.js';
 import type { Program, Usage } from './measure.js';
 import { oldStatementsSink } from './old-statements.js';
 import { openRoom } from './rewrite-room.js';
-import { cachedRoom, DATA } from './room-cache.js';
+import { cachedRoom, DATA, SIZES } from './room-cache.js';
 import type { CachedRoom } from './room-cache.js';
 import type { RoomSettings } from './rooms.js';
 
-const SIZES: Readonly<Record<string, RoomSettings>> = {
-  small: { kind: 'branching', groups: 10_000, keys: 4112, seed: 1 },
-  seed: { kind: 'branching', groups: 74_000, keys: 4112, seed: 1 },
-  large: { kind: 'branching', groups: 200_000, keys: 14_112, seed: 1 },
-};
+const ROOMS: Readonly<Record<string, RoomSettings>> = SIZES;
 
 const METHOD = `The whole job (read, plan, verify, write SQL) from each form of the same rows, beside what does no more
 than read, unpack or sort the same bytes, all in turns after a warm-up of each. The shuffled rows stand in
@@ -54,7 +50,7 @@ export async function benchmarkFiles(args: string[]): Promise<void> {
       apply: { type: 'boolean', default: false },
     },
   });
-  const size = SIZES[values.size];
+  const size = ROOMS[values.size];
   const repeats = Number(values.repeats);
   if (size === undefined) throw new Error(`No such size: '${values.size}'.\n${USAGE}`);
   if (!Number.isSafeInteger(repeats) || repeats < 1) {

@@ -11,7 +11,7 @@ import { loadRoom } from './load-room.js';
 import { describeMachine } from './machine.js';
 import { measure, measureInTurn } from './measure.js';
 import type { Program, Usage } from './measure.js';
-import { cachedRoom, DATA } from './room-cache.js';
+import { cachedRoom, DATA, SIZES } from './room-cache.js';
 import type { CachedRoom } from './room-cache.js';
 import type { RoomSettings } from './rooms.js';
 
@@ -21,17 +21,10 @@ interface Size extends RoomSettings {
   readonly mostRatio?: number;
 }
 
-const SIZES: Readonly<Record<string, Size>> = {
-  small: { kind: 'branching', groups: 10_000, keys: 4112, seed: 1 },
-  seed: {
-    kind: 'branching',
-    groups: 74_000,
-    keys: 4112,
-    seed: 1,
-    mostMegabytes: 112,
-    mostRatio: 1.5,
-  },
-  large: { kind: 'branching', groups: 200_000, keys: 14_112, seed: 1, mostMegabytes: 128 },
+const ROOMS: Readonly<Record<string, Size>> = {
+  small: SIZES.small,
+  seed: { ...SIZES.seed, mostMegabytes: 112, mostRatio: 1.5 },
+  large: { ...SIZES.large, mostMegabytes: 128 },
 };
 
 const METHOD = `The whole job (read, plan, verify, write SQL) beside the bare statement that gives the same rows in
@@ -43,7 +36,7 @@ Figures are medians, with (least to most); ratios are of neighbours. Rows are th
 
 export const USAGE = `Usage: npm run bench -- job [options]
 
-  --sizes LIST   of ${Object.keys(SIZES).join(', ')} (default: all)
+  --sizes LIST   of ${Object.keys(ROOMS).join(', ')} (default: all)
   --repeats N    measured runs of each program (default 5)
   --quick        the same as --sizes small,seed --repeats 3
   --files        measure the job from COPY files as well, beside cat
@@ -62,7 +55,7 @@ export async function benchmarkJob(args: string[]): Promise<void> {
   });
   const sizes = (values.sizes ?? (values.quick ? 'small,seed' : 'small,seed,large')).split(',');
   const repeats = Number(values.repeats ?? (values.quick ? 3 : 5));
-  const unknown = sizes.find((name) => SIZES[name] === undefined);
+  const unknown = sizes.find((name) => ROOMS[name] === undefined);
   if (unknown !== undefined) throw new Error(`No such size: '${unknown}'.\n${USAGE}`);
   if (!Number.isSafeInteger(repeats) || repeats < 1) {
     throw new Error(`--repeats must be a whole number of at least 1.\n${USAGE}`);
@@ -76,7 +69,7 @@ export async function benchmarkJob(args: string[]): Promise<void> {
     const postgres = new TestPostgres(server.address);
     const growth = [['Growth', 'rows', 'wall s', 'rows/s', 's per million rows', 'peak MB']];
     for (const name of sizes) {
-      const size = SIZES[name];
+      const size = ROOMS[name];
       const room = cachedRoom(name, size);
       const db = await loadRoom(postgres, room);
       if (name === sizes[0]) {

@@ -24,6 +24,13 @@ export interface CachedRoom {
   readonly counts: TableCounts;
 }
 
+/** The branching room at three sizes, as most benchmarks take it. */
+export const SIZES = {
+  small: { kind: 'branching', groups: 10_000, keys: 4112, seed: 1 },
+  seed: { kind: 'branching', groups: 74_000, keys: 4112, seed: 1 },
+  large: { kind: 'branching', groups: 200_000, keys: 14_112, seed: 1 },
+} as const satisfies Record<string, RoomSettings>;
+
 /** The folder, out of version control, for what a benchmark writes. */
 export const DATA = fileURLToPath(new URL('data', import.meta.url));
 const GENERATOR = ['random.ts', 'rooms.ts', 'room-tables.ts', 'room-files.ts'];

@@ -16,7 +16,7 @@ import { measure, measureInTurn } from './measure.js';
 import type { Program } from './measure.js';
 import { measureReads } from './read-times.js';
 import { openRoom, rewriteRoom } from './rewrite-room.js';
-import { cachedRoom, DATA } from './room-cache.js';
+import { cachedRoom, DATA, SIZES } from './room-cache.js';
 import type { CachedRoom } from './room-cache.js';
 import { ROOM_KINDS } from './rooms.js';
 import type { RoomSettings } from './rooms.js';
@@ -26,7 +26,7 @@ type RoomFiles = Pick<CachedRoom, 'room' | 'folder'>;
 
 const GENERATED: Readonly<Record<string, RoomSettings>> = {
   line: { kind: 'line', groups: 100_000, keys: 512, seed: 1 },
-  seed: { kind: 'branching', groups: 74_000, keys: 4112, seed: 1 },
+  seed: SIZES.seed,
   backfill: { kind: 'backfill', groups: 20_000, keys: 1112, seed: 1 },
   resolution: { kind: 'resolution', groups: 20_000, keys: 1112, seed: 1 },
   deleted: { kind: 'deleted', groups: 20_000, keys: 512, seed: 1 },

@@ -11,7 +11,12 @@ import { writeRoomFiles } from '../bench/room-files.js';
 import { ROOM_KINDS } from '../bench/rooms.js';
 import { readTables, run } from './support/auto-run.js';
 import { STATE_TABLES, temporaryFolder } from './support/fixtures.js';
-import { HAS_OLD_TOOL, NO_OLD_TOOL, oldAutoCompressor } from './support/old-tool.js';
+import {
+  HAS_OLD_TOOL,
+  NO_OLD_TOOL,
+  oldAutoCompressor,
+  WITHOUT_DOLLARS,
+} from './support/old-tool.js';
 import { testDatabase } from './support/postgres.js';
 import type { TestDatabase } from './support/postgres.js';
 import { expectSameStates, readAllStates } from './support/states.js';
@@ -35,8 +40,7 @@ async function twins(t: TestContext, seed: number): Promise<readonly [TestDataba
     for (const table of STATE_TABLES) {
       await db.copyIn(table, createReadStream(join(folder, `${table}.copy`)));
     }
-    // The old tool's quoting breaks on keys with dollar signs.
-    await db.query(`UPDATE state_groups_state SET state_key = replace(state_key, '$', '_')`);
+    await db.query(WITHOUT_DOLLARS);
     return db;
   };
   return [await load(), await load()];

@@ -9,6 +9,11 @@ export const HAS_OLD_TOOL = existsSync(PYTHON);
 /** What is said where it is missing. */
 export const NO_OLD_TOOL = 'the old tool is not installed: npm run test:old-tool';
 
+/** Renames the keys with dollar signs of a database: its quoting breaks on some of them. */
+export const WITHOUT_DOLLARS = `
+  UPDATE state_groups_state SET type = replace(type, '$', '_'), state_key = replace(state_key, '$', '_')
+    WHERE type || state_key LIKE '%$%'`;
+
 /**
  * Its automatic compressor, which plans and applies at once. Its package for Python has no command.
  *
