@@ -150,6 +150,8 @@ function statisticsOf(
     groupsWritten: counts.groupsWritten,
     rowsDeleted: counts.rowsDeleted,
     rowsInserted: counts.rowsInserted,
+    snapshotsBefore: counts.snapshotsBefore,
+    snapshotsAfter: counts.snapshotsAfter,
     hopsBefore: counts.hopsBefore.figures,
     hopsAfter: counts.hopsAfter.figures,
     verified: settings.verify ?? true,

@@ -337,6 +337,53 @@ test('a room that another transaction is in the way of is due again', async (t) 
   expectSameStates(await readAllStates(db), before);
 });
 
+test('what Synapse has written in full since is due again, though no group is new', async (t) => {
+  const db = await goldenDatabase(t);
+  const [room] = GOLDEN_ROOMS;
+  await run(db, {});
+  const settled = await run(db, {});
+  assert.equal(settled.rooms, 0);
+  const before = await readAllStates(db);
+  // As a purge leaves the groups whose predecessors it deletes.
+  await db.query(`
+    CREATE TEMPORARY TABLE state AS
+      SELECT g.id, s.type, s.state_key, s.event_id
+      FROM (SELECT id FROM state_groups WHERE room_id = '${room}' ORDER BY id OFFSET 300 LIMIT 200) AS g
+      CROSS JOIN LATERAL (
+        WITH RECURSIVE chain (member) AS (
+          SELECT g.id UNION ALL SELECT prev_state_group FROM chain JOIN state_group_edges ON state_group = member)
+        SELECT DISTINCT ON (type, state_key) type, state_key, event_id
+        FROM state_groups_state WHERE state_group IN (SELECT member FROM chain)
+        ORDER BY type, state_key, state_group DESC) AS s;
+    DELETE FROM state_group_edges WHERE state_group IN (SELECT id FROM state);
+    DELETE FROM state_groups_state WHERE state_group IN (SELECT id FROM state);
+    INSERT INTO state_groups_state SELECT id, '${room}', type, state_key, event_id FROM state`);
+  expectSameStates(await readAllStates(db), before);
+  const again = await run(db, {});
+  assert.deepEqual([again.rooms, again.failed], [1, []]);
+  assert.ok(again.groupsRewritten >= 190, String(again.groupsRewritten));
+  expectSameStates(await readAllStates(db), before);
+  const after = await run(db, {});
+  assert.equal(after.rooms, 0);
+});
+
+test('groups that are left as they are while Synapse may delete them are due again', async (t) => {
+  const db = await goldenDatabase(t);
+  const before = await readAllStates(db);
+  await db.query(
+    'INSERT INTO state_groups_pending_deletion (state_group, insertion_ts) SELECT id, 1 FROM state_groups',
+  );
+  const held = await run(db, {});
+  assert.deepEqual([held.rooms, held.groupsRewritten, held.failed], [3, 0, []]);
+  await db.query('DELETE FROM state_groups_pending_deletion');
+  const free = await run(db, {});
+  assert.deepEqual([free.rooms, free.groupsSkipped], [3, 0]);
+  assert.ok(free.groupsRewritten > 0);
+  expectSameStates(await readAllStates(db), before);
+  const after = await run(db, {});
+  assert.equal(after.rooms, 0);
+});
+
 test('a chunk that would grow keeps its groups, and the run goes on with empty levels', async (t) => {
   const db = await testDatabase(t);
   // Two branches take turns, and each has a key that the other has not; then snapshots that are all the same.

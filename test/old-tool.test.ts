@@ -84,3 +84,42 @@ for (let seed = 1; seed <= 6; seed++) {
     },
   );
 }
+
+test(
+  'the old tool goes on behind what adaptive compressed as on empty levels',
+  options,
+  async (t) => {
+    const [marked, emptied] = await twins(t, 7);
+    const states = await readAllStates(marked);
+    for (const db of [marked, emptied]) {
+      // The newest groups come when adaptive is done.
+      await db.query(`
+      CREATE TEMPORARY TABLE cut AS SELECT max(id) * 2 / 3 AS id FROM state_groups;
+      CREATE TEMPORARY TABLE newest AS SELECT * FROM state_groups WHERE id > (SELECT id FROM cut);
+      CREATE TEMPORARY TABLE edges AS SELECT * FROM state_group_edges WHERE state_group > (SELECT id FROM cut);
+      CREATE TEMPORARY TABLE rows AS SELECT * FROM state_groups_state WHERE state_group > (SELECT id FROM cut);
+      DELETE FROM state_groups USING cut WHERE state_groups.id > cut.id;
+      DELETE FROM state_group_edges USING cut WHERE state_group > cut.id;
+      DELETE FROM state_groups_state USING cut WHERE state_group > cut.id`);
+      const { rows } = await db.query<{ name: string }>(
+        'SELECT DISTINCT room_id AS name FROM state_groups',
+      );
+      const rooms = rows.map(({ name }) => name);
+      const compressed = await run(db, { rooms });
+      assert.deepEqual([compressed.rooms, compressed.failed], [rooms.length, []]);
+      await db.query(`
+      INSERT INTO state_groups SELECT * FROM newest;
+      INSERT INTO state_group_edges SELECT * FROM edges;
+      INSERT INTO state_groups_state SELECT * FROM rows`);
+    }
+    await emptied.query('DELETE FROM state_compressor_state WHERE level_num = 4');
+    const tables = [];
+    for (const db of [marked, emptied]) {
+      await runOld(db, LEVELS[0], 20, 1000);
+      await db.query('DELETE FROM state_compressor_state WHERE level_num = 4');
+      tables.push(await readTables(db));
+      expectSameStates(await readAllStates(db), states);
+    }
+    assert.deepEqual(tables[0], tables[1]);
+  },
+);

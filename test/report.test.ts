@@ -21,6 +21,8 @@ const statistics: Statistics = {
   groupsWritten: 120,
   rowsDeleted: 9000,
   rowsInserted: 5836,
+  snapshotsBefore: 26,
+  snapshotsAfter: 5,
   hopsBefore: { largest: 100, mean: 50.44, distribution: [] },
   hopsAfter: {
     largest: 175,

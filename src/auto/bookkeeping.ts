@@ -192,15 +192,18 @@ function whyStale(
 }
 
 /**
- * The levels that stand for a room which adaptive compressed: the old tool goes on with them as with its
- * own empty ones, to which a fourth level of one group adds nothing.
+ * The levels that stand for a room which adaptive compressed. The old tool goes on with them as with its own
+ * empty ones: it comes to a fourth after as many groups as it has in three. That one's size is how many groups
+ * were left without a predecessor. Where there are more, Synapse has written some in full since, or some were
+ * skipped.
  */
-export function adaptiveLevels(): Level[] {
-  return emptyLevels([...DEFAULT_LEVEL_SIZES, ADAPTIVE_MARK.size]);
+export function adaptiveLevels(snapshots: number): Level[] {
+  const size = Math.min(Math.max(snapshots, 1), 2 ** 31 - 1);
+  return emptyLevels([...DEFAULT_LEVEL_SIZES, size]);
 }
 
-/** What tells the levels that adaptive leaves from those of the old tool. */
-export const ADAPTIVE_MARK = { level: DEFAULT_LEVEL_SIZES.length + 1, size: 1 } as const;
+/** What tells the levels that adaptive leaves from those of the old tool, which has begun its own. */
+export const ADAPTIVE_MARK = DEFAULT_LEVEL_SIZES.length + 1;
 
 /** Levels before the first group. */
 export function emptyLevels(sizes: readonly number[] = DEFAULT_LEVEL_SIZES): Level[] {

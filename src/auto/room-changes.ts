@@ -17,6 +17,9 @@ export interface RoomChanges {
   readonly rowsBefore: number;
   readonly rowsAfter: number;
   readonly groupsToWrite: number;
+  /** Groups in range that have no predecessor, before, and after all is applied. */
+  readonly snapshotsBefore: number;
+  readonly snapshotsAfter: number;
   /** What an operator should know, in sentences. */
   readonly warnings: readonly string[];
   /** Holds the changes until it is closed, unless they make the room larger; undefined if only figures were asked for. */
@@ -63,6 +66,8 @@ export async function planChanges(
       rowsBefore: statistics.rowsBefore,
       rowsAfter: statistics.rowsAfter,
       groupsToWrite: statistics.groupsWritten,
+      snapshotsBefore: statistics.snapshotsBefore,
+      snapshotsAfter: statistics.snapshotsAfter,
       warnings: statistics.warnings,
       spool,
     };

@@ -83,7 +83,8 @@ export class RoomCompressor {
     const planner = new AdaptivePlanner(settings);
     const changes = await this.#plan(source, planner, isEnough);
     try {
-      const { isWhole, lastGroup, rowsBefore, rowsAfter } = changes;
+      const { isWhole, lastGroup, rowsBefore, rowsAfter, snapshotsBefore, snapshotsAfter } =
+        changes;
       const gains = rowsAfter < rowsBefore || planner.mayCostRows;
       if (!isWhole) {
         log(
@@ -92,7 +93,8 @@ export class RoomCompressor {
           { room },
         );
       }
-      const save = isWhole ? [saveProgress(room, lastGroup, adaptiveLevels())] : [];
+      const levels = adaptiveLevels(gains ? snapshotsAfter : snapshotsBefore);
+      const save = isWhole ? [saveProgress(room, lastGroup, levels)] : [];
       await this.#apply(room, changes, gains, save);
       return !isWhole;
     } finally {

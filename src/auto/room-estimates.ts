@@ -87,7 +87,9 @@ interface EstimateRow {
   readonly groups: string;
   readonly new_groups: string;
   readonly first_new_group: string | null;
-  readonly compressed_by: 'levels' | 'adaptive' | null;
+  /** Whether an automatic run compressed the room, and the snapshots that adaptive left. */
+  readonly is_compressed: boolean;
+  readonly snapshots_left: number | null;
   readonly snapshots: string;
   readonly new_snapshots: string;
   /** Rows a snapshot and rows a delta, on average. */
@@ -99,19 +101,19 @@ const IS_NEW = '(last_compressed IS NULL OR id > last_compressed)';
 
 function estimateStatement(hasProgress: boolean, percentage: number): string {
   const progress = hasProgress
-    ? `SELECT room_id, last_compressed, NOT coalesce((
-          SELECT bool_and(current_head IS NULL)
-            AND bool_or(level_num = ${ADAPTIVE_MARK.level} AND max_size = ${ADAPTIVE_MARK.size})
+    ? `SELECT room_id, last_compressed, (
+          SELECT max(max_size) FILTER (WHERE level_num = ${ADAPTIVE_MARK})
           FROM state_compressor_state AS s WHERE s.room_id = p.room_id
-        ), false) AS by_levels FROM state_compressor_progress AS p`
-    : "SELECT ''::text AS room_id, 0::bigint AS last_compressed, false AS by_levels WHERE false";
+          HAVING bool_and(current_head IS NULL)
+        ) AS snapshots_left FROM state_compressor_progress AS p`
+    : "SELECT ''::text AS room_id, 0::bigint AS last_compressed, 0 AS snapshots_left WHERE false";
   return `
     WITH progress AS (${progress}),
     room AS (
       SELECT room_id, count(*) AS groups,
         count(*) FILTER (WHERE ${IS_NEW}) AS new_groups,
         min(id) FILTER (WHERE ${IS_NEW}) AS first_new_group,
-        max(CASE WHEN by_levels THEN 'levels' WHEN NOT by_levels THEN 'adaptive' END) AS compressed_by
+        max(last_compressed) IS NOT NULL AS is_compressed, max(snapshots_left) AS snapshots_left
       FROM state_groups LEFT JOIN progress USING (room_id)
       WHERE $1::text[] IS NULL OR room_id = ANY ($1) GROUP BY room_id
     ),
@@ -138,7 +140,7 @@ function estimateStatement(hasProgress: boolean, percentage: number): string {
       SELECT room_id, avg(rows) AS rows FROM sample
       GROUP BY room_id HAVING count(*) >= ${ENOUGH_DELTAS}
     )
-    SELECT room_id, groups, new_groups, first_new_group, compressed_by,
+    SELECT room_id, groups, new_groups, first_new_group, is_compressed, snapshots_left,
       coalesce(s.snapshots, 0) AS snapshots, coalesce(s.new_snapshots, 0) AS new_snapshots,
       coalesce(s.rows, 0)::float AS snapshot_rows,
       coalesce(d.rows, (SELECT avg(rows) FROM sample), 1)::float AS delta_rows
@@ -148,15 +150,19 @@ function estimateStatement(hasProgress: boolean, percentage: number): string {
 function estimateOf(row: EstimateRow): RoomEstimate {
   const [stateGroups, newGroups] = [Number(row.groups), Number(row.new_groups)];
   const snapshots = Number(row.snapshots);
-  // What adaptive left in full before it would leave again, and of a room's snapshots one stays.
+  const left = row.snapshots_left;
+  // What adaptive left in full it would leave again, and of a room's snapshots one stays. Of those that it left
+  // some may be deleted.
   const spare =
-    row.compressed_by === 'adaptive' ? Number(row.new_snapshots) : Math.max(0, snapshots - 1);
+    left === null
+      ? Math.max(0, snapshots - 1)
+      : Math.max(Number(row.new_snapshots), snapshots - left);
   return {
     room: row.room_id,
     stateGroups,
     newGroups,
     firstNewGroup: row.first_new_group === null ? undefined : Number(row.first_new_group),
-    compressedBy: row.compressed_by ?? undefined,
+    compressedBy: left !== null ? 'adaptive' : row.is_compressed ? 'levels' : undefined,
     rows: Math.round(snapshots * row.snapshot_rows + (stateGroups - snapshots) * row.delta_rows),
     gain: Math.round(spare * savedOf(row.snapshot_rows)),
   };

@@ -16,6 +16,9 @@ export class RoomCounts {
   rowsDeleted = 0;
   rowsInserted = 0;
   groupsPassedThrough = 0;
+  /** Groups in range without a predecessor. */
+  snapshotsBefore = 0;
+  snapshotsAfter = 0;
   /** What groups of other rooms, or of none, have of the above: they are only read. */
   readonly elsewhere = { groups: 0, rows: 0, bytes: 0 };
   /** Groups with two events for one key. */
@@ -35,7 +38,11 @@ export class RoomCounts {
     if ((flags & IN_RANGE) !== 0) this.groupsPassedThrough++;
   }
 
-  kept(rows: GroupRows, flags: number): void {
+  kept(rows: GroupRows, flags: number, isSnapshot: boolean): void {
+    if (isSnapshot && (flags & IN_RANGE) !== 0) {
+      this.snapshotsBefore++;
+      this.snapshotsAfter++;
+    }
     const bytes = this.#bytesOf(rows.entries, rows.length);
     if ((flags & ELSEWHERE) !== 0) {
       this.elsewhere.groups++;
@@ -49,7 +56,9 @@ export class RoomCounts {
     this.bytesAfter += bytes;
   }
 
-  rewritten(rows: GroupRows, plan: Plan): void {
+  rewritten(rows: GroupRows, plan: Plan, wasSnapshot: boolean, isSnapshot: boolean): void {
+    if (wasSnapshot) this.snapshotsBefore++;
+    if (isSnapshot) this.snapshotsAfter++;
     this.groups++;
     this.rowsBefore += rows.rows;
     this.rowsAfter += plan.length;

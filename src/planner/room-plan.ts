@@ -241,7 +241,7 @@ export class RoomPlan extends Transform {
       newRows: plan.length,
       change,
     });
-    this.counts.rewritten(rows, plan);
+    this.counts.rewritten(rows, plan, oldPredecessor === undefined, newPredecessor === undefined);
   }
 
   #changeOf(rows: GroupRows, ofIds: bigint): Change {
@@ -269,7 +269,7 @@ export class RoomPlan extends Transform {
       newRows: rows.rows,
       change: undefined,
     });
-    this.counts.kept(rows, flags[index]);
+    this.counts.kept(rows, flags[index], predecessor === undefined);
   }
 
   #idOf(index: number): number | undefined {

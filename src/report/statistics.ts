@@ -24,6 +24,9 @@ export interface Statistics {
   readonly groupsWritten: number;
   readonly rowsDeleted: number;
   readonly rowsInserted: number;
+  /** Groups in range that have no predecessor: they are stored in full. */
+  readonly snapshotsBefore: number;
+  readonly snapshotsAfter: number;
   readonly hopsBefore: Hops;
   readonly hopsAfter: Hops;
   /** Whether each new encoding was compared with the stored one, and how many there were. */
