@@ -367,22 +367,43 @@ test('what Synapse has written in full since is due again, though no group is ne
   assert.equal(after.rooms, 0);
 });
 
-test('groups that are left as they are while Synapse may delete them are due again', async (t) => {
-  const db = await goldenDatabase(t);
-  const before = await readAllStates(db);
-  await db.query(
-    'INSERT INTO state_groups_pending_deletion (state_group, insertion_ts) SELECT id, 1 FROM state_groups',
-  );
-  const held = await run(db, {});
-  assert.deepEqual([held.rooms, held.groupsRewritten, held.failed], [3, 0, []]);
-  await db.query('DELETE FROM state_groups_pending_deletion');
-  const free = await run(db, {});
-  assert.deepEqual([free.rooms, free.groupsSkipped], [3, 0]);
-  assert.ok(free.groupsRewritten > 0);
-  expectSameStates(await readAllStates(db), before);
-  const after = await run(db, {});
-  assert.equal(after.rooms, 0);
-});
+for (const strategy of [{ name: 'adaptive', settings: {} }, LEVELS.strategy] as const) {
+  test(`what Synapse is about to delete stays, and is no base for others, by ${strategy.name}`, async (t) => {
+    const db = await goldenDatabase(t);
+    const before = await readAllStates(db);
+    await db.query(
+      'INSERT INTO state_groups_pending_deletion (state_group, insertion_ts) SELECT id, 1 FROM state_groups WHERE id % 7 < 3',
+    );
+    const ofPending = async () => {
+      const encoding = await Promise.all(
+        ['state_group_edges', 'state_groups_state'].map((table) =>
+          text(
+            db.copyOut(
+              `SELECT t.* FROM ${table} AS t JOIN state_groups_pending_deletion USING (state_group) ORDER BY t`,
+            ),
+          ),
+        ),
+      );
+      const { rows } = await db.query<{ edges: string[] }>(
+        `SELECT array_agg(e.state_group || ' on ' || e.prev_state_group) AS edges
+          FROM state_group_edges AS e JOIN state_groups_pending_deletion AS p ON p.state_group = prev_state_group`,
+      );
+      return { encoding, onThem: new Set(rows[0].edges) };
+    };
+    const stored = await ofPending();
+    const summary = await run(db, { strategy, chunkSize: 5000 });
+    assert.deepEqual([summary.rooms, summary.groupsSkipped, summary.failed], [3, 0, []]);
+    assert.ok(summary.groupsRewritten > 0);
+    assert.match(
+      summary.lines.join('\n'),
+      /\d+ state groups .* are marked for deletion by Synapse/,
+    );
+    const kept = await ofPending();
+    assert.deepEqual(kept.encoding, stored.encoding);
+    for (const edge of kept.onThem) assert.ok(stored.onThem.has(edge), edge);
+    expectSameStates(await readAllStates(db), before);
+  });
+}
 
 test('a chunk that would grow keeps its groups, and the run goes on with empty levels', async (t) => {
   const db = await testDatabase(t);

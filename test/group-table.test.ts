@@ -7,7 +7,9 @@ import {
   GroupTableBuilder,
   IN_RANGE,
   NO_PREDECESSOR,
+  PENDING,
   UNREADABLE,
+  withPending,
   type GroupTable,
   type IrregularityKind,
 } from '../src/sources/group-table.js';
@@ -79,7 +81,7 @@ function model(groups: readonly (readonly [number, Reason])[], edges: readonly E
       reason.get(id) === 'in-range' ||
       all.some((other) => reason.get(other) === 'in-range' && above.get(other)!.has(id)),
   );
-  const tests: Record<IrregularityKind, (id: number) => boolean> = {
+  const tests: Record<Exclude<IrregularityKind, 'pending-deletion'>, (id: number) => boolean> = {
     'several-edges': several,
     'larger-predecessor': larger,
     'own-ancestor': own,
@@ -161,6 +163,17 @@ describe('the group table', () => {
     ]);
     assert.deepEqual([...table.flags], [IN_RANGE, IN_RANGE]);
     assert.deepEqual(kinds(table), { 'repeated-edge': { count: 1, examples: [2] } });
+  });
+
+  it('freezes what Synapse is about to delete', () => {
+    const table = build(inRange(10, 20, 30), [[20, 10]]);
+    assert.equal(withPending(table, Float64Array.of(15, 40)), table);
+    const marked = withPending(table, Float64Array.of(10, 15, 30));
+    assert.deepEqual(
+      [...marked.flags],
+      [IN_RANGE | PENDING | FROZEN, IN_RANGE, IN_RANGE | PENDING | FROZEN],
+    );
+    assert.deepEqual(kinds(marked), { 'pending-deletion': { count: 2, examples: [10, 30] } });
   });
 
   it('freezes what an irregular group out of range reads through, though it leaves that group out', () => {

@@ -6,7 +6,7 @@ import { after, before, describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { inspect } from 'node:util';
 import { DatabaseError, RoomNotFoundError } from '../src/errors.js';
-import { FROZEN, IN_RANGE, NO_PREDECESSOR } from '../src/sources/group-table.js';
+import { FROZEN, IN_RANGE, NO_PREDECESSOR, PENDING } from '../src/sources/group-table.js';
 import {
   ALL_EDGES,
   ALL_GROUPS,
@@ -356,6 +356,28 @@ test('what an irregular group out of range reads through is frozen', async (t) =
     assert.deepEqual(frozen, [10, 11, 20]);
     assert.ok(ids.includes(12));
   }
+});
+
+test('what Synapse is about to delete is marked, ancestors out of range as well', async (t) => {
+  const db = await testDatabase(t);
+  await addGroups(
+    db,
+    [...[1, 2, 3, 4].map((id) => [id, ROOM] as const), [5, OTHER]],
+    [
+      [2, 1],
+      [4, 3],
+    ],
+  );
+  await db.query(
+    'INSERT INTO state_groups_pending_deletion (state_group, insertion_ts) VALUES (1, 0), (4, 0), (5, 0), (9, 0)',
+  );
+  const { groups, warnings } = await withSource(t, db, { minStateGroup: 1 });
+  assert.deepEqual([...groups.ids], [1, 2, 3, 4]);
+  const marked = [...groups.ids].filter((_, index) => (groups.flags[index] & PENDING) !== 0);
+  assert.deepEqual(marked, [1, 4]);
+  assert.deepEqual(warnings, [
+    '2 state groups (1, 4) are marked for deletion by Synapse. They stay as they are, and no other groups are based on them anew.',
+  ]);
 });
 
 test('of groups that stand out of range on one in range the longest chain is counted', async (t) => {

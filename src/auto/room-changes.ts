@@ -17,7 +17,7 @@ export interface RoomChanges {
   readonly rowsBefore: number;
   readonly rowsAfter: number;
   readonly groupsToWrite: number;
-  /** Groups in range that have no predecessor, before, and after all is applied. */
+  /** Groups in range without a predecessor that are to stay, before, and after all is applied. */
   readonly snapshotsBefore: number;
   readonly snapshotsAfter: number;
   /** What an operator should know, in sentences. */

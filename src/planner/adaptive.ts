@@ -129,8 +129,7 @@ export class AdaptivePlanner implements Planner {
     this.#deltaRows = grown(this.#deltaRows, states.length);
     this.#leastRows = grown(this.#leastRows, states.length);
     const base = this.#choose(states, state, stored, toCome);
-    const changed =
-      base !== stored || (states.spareRows[state] > 0 && states.elsewhere[base] === 0);
+    const changed = base !== stored || (states.spareRows[state] > 0 && states.barred[base] === 0);
     plan.base = base;
     if (changed) {
       plan.delta = grown(plan.delta, states.size[state]);
@@ -288,7 +287,7 @@ export class AdaptivePlanner implements Planner {
     while (base !== NO_STATE && lookedAt[base] !== this.#search) {
       lookedAt[base] = this.#search;
       leastRows[base] = 0;
-      if (states.elsewhere[base] > 0) {
+      if (states.barred[base] > 0) {
         nearer = Infinity;
       } else {
         if (length === this.#way.length) this.#way = grown(this.#way, length + 1);

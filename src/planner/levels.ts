@@ -95,7 +95,7 @@ export class LevelsPlanner implements Planner {
     const size = states.size[state];
     plan.delta = grown(plan.delta, size);
     for (let base = candidate; base !== NO_STATE; base = this.#reachable.baseOf(base)) {
-      if (states.size[base] > size || states.elsewhere[base] > 0) continue;
+      if (states.size[base] > size || states.barred[base] > 0) continue;
       const length = states.difference(base, state, plan.delta, size);
       if (length === LACKS_KEY) continue;
       plan.base = base;

@@ -1,4 +1,4 @@
-import { ELSEWHERE, IN_RANGE } from '../sources/group-table.js';
+import { ELSEWHERE, IN_RANGE, PENDING } from '../sources/group-table.js';
 import { GroupCount } from '../sources/some-groups.js';
 import type { EntryPool } from '../state/entry-pool.js';
 import type { GroupRows } from '../state/row-parser.js';
@@ -16,7 +16,7 @@ export class RoomCounts {
   rowsDeleted = 0;
   rowsInserted = 0;
   groupsPassedThrough = 0;
-  /** Groups in range without a predecessor. */
+  /** Groups in range without a predecessor, but those that Synapse is about to delete. */
   snapshotsBefore = 0;
   snapshotsAfter = 0;
   /** What groups of other rooms, or of none, have of the above: they are only read. */
@@ -39,7 +39,7 @@ export class RoomCounts {
   }
 
   kept(rows: GroupRows, flags: number, isSnapshot: boolean): void {
-    if (isSnapshot && (flags & IN_RANGE) !== 0) {
+    if (isSnapshot && (flags & (IN_RANGE | PENDING)) === IN_RANGE) {
       this.snapshotsBefore++;
       this.snapshotsAfter++;
     }

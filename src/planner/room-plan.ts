@@ -1,6 +1,13 @@
 import { Transform, type TransformCallback } from 'node:stream';
 import { VerificationError } from '../errors.js';
-import { ELSEWHERE, FROZEN, IN_RANGE, NO_PREDECESSOR, UNREADABLE } from '../sources/group-table.js';
+import {
+  ELSEWHERE,
+  FROZEN,
+  IN_RANGE,
+  NO_PREDECESSOR,
+  PENDING,
+  UNREADABLE,
+} from '../sources/group-table.js';
 import type { RoomSource } from '../sources/room-source.js';
 import { EntryPool } from '../state/entry-pool.js';
 import { KeyTable } from '../state/key-table.js';
@@ -209,7 +216,7 @@ export class RoomPlan extends Transform {
     const { successors, flags } = this.#source.groups;
     const state = states.build(index, stored, rows, rows);
     states.successorsLeft[state] = successors[index]!;
-    states.elsewhere[state] = flags[index] & ELSEWHERE;
+    states.barred[state] = flags[index] & (ELSEWHERE | PENDING);
     return state;
   }
 

@@ -24,7 +24,7 @@ export interface Statistics {
   readonly groupsWritten: number;
   readonly rowsDeleted: number;
   readonly rowsInserted: number;
-  /** Groups in range that have no predecessor: they are stored in full. */
+  /** Groups in range without a predecessor, which are stored in full, but those that Synapse is about to delete. */
   readonly snapshotsBefore: number;
   readonly snapshotsAfter: number;
   readonly hopsBefore: Hops;
@@ -32,7 +32,7 @@ export interface Statistics {
   /** Whether each new encoding was compared with the stored one, and how many there were. */
   readonly verified: boolean;
   readonly groupsVerified: number;
-  /** Groups in range that were left as stored because their edges or rows are irregular. */
+  /** Groups in range that were left as stored because their edges or rows are irregular, or Synapse is about to delete them. */
   readonly groupsPassedThrough: number;
   /** Whether the changes were kept; if not, why. */
   readonly outcome:

@@ -35,6 +35,10 @@ const SENTENCES: Record<IrregularityKind, readonly [one: string, several: string
     "is an ancestor of the room's groups, but belongs to another room. Its rows and edges count, as they do for Synapse",
     "are ancestors of the room's groups, but belong to other rooms. Their rows and edges count, as they do for Synapse",
   ],
+  'pending-deletion': [
+    'is marked for deletion by Synapse. It stays as it is, and no other group is based on it anew',
+    'are marked for deletion by Synapse. They stay as they are, and no other groups are based on them anew',
+  ],
 };
 
 /** A warning for each kind of irregularity in a room's edges, in sentences an operator understands. */

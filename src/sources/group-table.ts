@@ -14,6 +14,8 @@ export const FROZEN = 2;
 export const UNREADABLE = 4;
 /** The group is of another room, or known from edges alone: nothing may be based on it that is not stored so. */
 export const ELSEWHERE = 8;
+/** Synapse is about to delete the group: the same holds, and its encoding stays as stored. */
+export const PENDING = 16;
 
 /** What is irregular in a room's edges, and in which groups, the first of them ascending. */
 export interface Irregularity extends SomeGroups {
@@ -28,6 +30,7 @@ export interface Irregularity extends SomeGroups {
  * - `repeated-edge`: an edge of it is stored more than once, which changes nothing.
  * - `missing-group`: it is known from edges alone.
  * - `other-room`: it is an ancestor that belongs to another room.
+ * - `pending-deletion`: Synapse is about to delete it.
  */
 export type IrregularityKind =
   | 'several-edges'
@@ -36,7 +39,8 @@ export type IrregularityKind =
   | 'unread-rows'
   | 'repeated-edge'
   | 'missing-group'
-  | 'other-room';
+  | 'other-room'
+  | 'pending-deletion';
 
 /**
  * The headers of a room's state groups in ascending id, in 17 bytes a group. An index into the table
@@ -59,7 +63,7 @@ export interface GroupTable {
   readonly otherEdges: Int32Array;
   /** How many groups have this one as `prev`. */
   readonly successors: Int32Array;
-  /** `IN_RANGE`, `FROZEN`, `UNREADABLE` and `ELSEWHERE` bits. */
+  /** `IN_RANGE`, `FROZEN`, `UNREADABLE`, `ELSEWHERE` and `PENDING` bits. */
   readonly flags: Uint8Array;
   /**
    * How many groups the longest chain has that stands on this one and is out of range, though of the room:
@@ -229,6 +233,24 @@ export class GroupTableBuilder {
     edges.settle();
     return [ids, marks, edges];
   }
+}
+
+/** The table with those of its groups marked that Synapse is about to delete; `pending` may have others. */
+export function withPending(table: GroupTable, pending: Float64Array): GroupTable {
+  const { ids, flags, irregularities } = table;
+  const groups = new GroupCount();
+  for (const id of pending) {
+    const index = indexOfId(ids, id);
+    if (index < 0) continue;
+    flags[index] |= PENDING | FROZEN;
+    groups.add(id);
+  }
+  const { count, examples } = groups;
+  if (count === 0) return table;
+  return {
+    ...table,
+    irregularities: [...irregularities, { kind: 'pending-deletion', count, examples }],
+  };
 }
 
 /** All ids of the lists in ascending order, each once. */

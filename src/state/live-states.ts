@@ -24,8 +24,8 @@ export class LiveStates {
   /** Rows that the group's delta needs on its stored predecessor, and rows that repeat what that says already. */
   neededRows = new Int32Array(64);
   spareRows = new Int32Array(64);
-  /** Whether the state's group is of another room, or none: it may be a base only where it is stored as one. */
-  elsewhere = new Uint8Array(64);
+  /** Whether the state's group may be a base only where it is stored as one: it is of another room, of none, or going. */
+  barred = new Uint8Array(64);
   /** Groups still to come that have this one as stored predecessor. */
   successorsLeft = new Int32Array(64);
   /** The state that was built last; the next snapshot is mostly built on it, so that it shares what is equal. */
@@ -151,7 +151,7 @@ export class LiveStates {
     this.hopsAfter = grown(this.hopsAfter, this.length);
     this.neededRows = grown(this.neededRows, this.length);
     this.spareRows = grown(this.spareRows, this.length);
-    this.elsewhere = grown(this.elsewhere, this.length);
+    this.barred = grown(this.barred, this.length);
     this.successorsLeft = grown(this.successorsLeft, this.length);
     this.#holders = grown(this.#holders, this.length);
   }

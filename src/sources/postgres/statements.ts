@@ -145,6 +145,19 @@ export function edgesToStatement(ids: Float64Array): string {
     FROM unnest(${idArray(ids)}) AS g (id) JOIN state_group_edges AS e ON e.prev_state_group = g.id`;
 }
 
+/** Whether there may be groups that Synapse (1.124 and later) is about to delete, and they may be read. */
+export const PENDING_READABLE =
+  "SELECT has_table_privilege(to_regclass('state_groups_pending_deletion')::oid, 'SELECT') IS TRUE AS readable";
+
+/** Whether there are any. */
+export const ANY_PENDING = 'SELECT EXISTS (SELECT FROM state_groups_pending_deletion) AS any';
+
+/** Those of the groups that Synapse is about to delete, in any order. */
+export function pendingStatement(ids: Float64Array): string {
+  return `SELECT p.state_group
+    FROM unnest(${idArray(ids)}) AS g (id) JOIN state_groups_pending_deletion AS p ON p.state_group = g.id`;
+}
+
 /**
  * The rows of groups, in the order of `ids` and in the index's within a group.
  *
