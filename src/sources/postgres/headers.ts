@@ -112,16 +112,19 @@ async function readPending(
   tables: readonly GroupTable[],
 ): Promise<Float64Array> {
   const pending = new IdList();
-  const { rows } = await client.query<{ readable: boolean }>(PENDING_READABLE);
-  if (rows[0].readable) {
-    const { rows } = await client.query<{ any: boolean }>(ANY_PENDING);
-    for (const { ids } of rows[0].any ? tables : []) {
-      for (const part of statementParts(ids)) {
-        await copyIds(client, pendingStatement(part), (id) => pending.add(id));
-      }
+  if (!(await isTrue(client, PENDING_READABLE)) || !(await isTrue(client, ANY_PENDING)))
+    return pending.sorted();
+  for (const { ids } of tables) {
+    for (const part of statementParts(ids)) {
+      await copyIds(client, pendingStatement(part), (id) => pending.add(id));
     }
   }
   return pending.sorted();
+}
+
+async function isTrue(client: pg.Client, statement: string): Promise<boolean> {
+  const { rows } = await client.query<{ answer: boolean }>(statement);
+  return rows[0].answer;
 }
 
 /** The groups of all rooms, ascending. */

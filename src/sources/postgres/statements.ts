@@ -147,10 +147,10 @@ export function edgesToStatement(ids: Float64Array): string {
 
 /** Whether there may be groups that Synapse (1.124 and later) is about to delete, and they may be read. */
 export const PENDING_READABLE =
-  "SELECT has_table_privilege(to_regclass('state_groups_pending_deletion')::oid, 'SELECT') IS TRUE AS readable";
+  "SELECT has_table_privilege(to_regclass('state_groups_pending_deletion')::oid, 'SELECT') IS TRUE AS answer";
 
 /** Whether there are any. */
-export const ANY_PENDING = 'SELECT EXISTS (SELECT FROM state_groups_pending_deletion) AS any';
+export const ANY_PENDING = 'SELECT EXISTS (SELECT FROM state_groups_pending_deletion) AS answer';
 
 /** Those of the groups that Synapse is about to delete, in any order. */
 export function pendingStatement(ids: Float64Array): string {
