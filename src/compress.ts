@@ -4,6 +4,7 @@ import type { PlannedGroup } from './planner/planned-group.js';
 import { AdaptivePlanner } from './planner/adaptive.js';
 import type { Planner } from './planner/planner.js';
 import { RoomPlan, type IsEnough } from './planner/room-plan.js';
+import { planWarnings } from './report/plan-warnings.js';
 import type { Progress } from './report/progress-text.js';
 import type { Statistics } from './report/statistics.js';
 import { changeSink, type ChangeSinkSettings } from './sinks/change-sink.js';
@@ -115,25 +116,14 @@ function outcomeOf(
 
 function statisticsOf(
   settings: CompressSettings,
-  { counts, groupsVerified }: RoomPlan,
+  plan: RoomPlan,
   planner: Planner,
   outcome: Statistics['outcome'],
   seconds: number,
 ): Statistics {
+  const { counts, groupsVerified } = plan;
   const { ids, flags } = settings.source.groups;
   const isInRange = (flag: number): boolean => (flag & IN_RANGE) !== 0;
-  const warnings = [...settings.source.warnings, ...planner.warnings];
-  if (counts.contradictory.count > 0) {
-    warnings.push(
-      `${counts.contradictory.count} state groups have two events for one key, so that their state is undefined (the first: ${counts.contradictory.examples.join(', ')}). They and the groups built on them were left as they are.`,
-    );
-  }
-  // Synapse makes one, before the room's first event. An export that failed midway ends behind a whole row.
-  if (counts.empty.count > 1) {
-    warnings.push(
-      `${counts.empty.count} state groups have neither rows nor an edge, as only the first of a room should (the first: ${counts.empty.examples.join(', ')}). If the tables were exported, see that all rows of state_groups_state were: with rows missing, the changes would lose state.`,
-    );
-  }
   return {
     room: settings.source.room,
     strategy: planner.description,
@@ -159,7 +149,7 @@ function statisticsOf(
     groupsPassedThrough: counts.groupsPassedThrough,
     outcome,
     outputBytes: outcome === 'written' ? settings.output!.bytes : 0,
-    warnings,
+    warnings: [...settings.source.warnings, ...planner.warnings, ...planWarnings(plan)],
     seconds,
   };
 }

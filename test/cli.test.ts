@@ -254,6 +254,8 @@ test('every figure is one JSON object, on stdout or in a file', async (t) => {
     groupsWritten: 19,
     rowsDeleted: 190,
     rowsInserted: 95,
+    snapshotsBefore: 20,
+    snapshotsAfter: 1,
     hopsBefore: { largest: 1, mean: 1, distribution: ranges({ 1: 20 }) },
     hopsAfter: { largest: 20, mean: 10.5, distribution: ranges({ 1: 1, 10: 9, 25: 10 }) },
     verified: true,

@@ -23,8 +23,12 @@ export class RoomCounts {
   readonly elsewhere = { groups: 0, rows: 0, bytes: 0 };
   /** Groups with two events for one key. */
   readonly contradictory = new GroupCount();
+  /** Groups that have rows of another room. */
+  readonly foreign = new GroupCount();
   /** Groups with neither rows nor an edge. */
   readonly empty = new GroupCount();
+  /** Groups without an edge that have rows, but not that of the room's m.room.create event. */
+  readonly withoutCreate = new GroupCount();
   readonly hopsBefore = new HopCounts();
   readonly hopsAfter = new HopCounts();
 

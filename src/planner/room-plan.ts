@@ -9,6 +9,7 @@ import {
   UNREADABLE,
 } from '../sources/group-table.js';
 import type { RoomSource } from '../sources/room-source.js';
+import { fieldOf } from '../state/copy-text.js';
 import { EntryPool } from '../state/entry-pool.js';
 import { KeyTable } from '../state/key-table.js';
 import { LiveStates, NO_STATE } from '../state/live-states.js';
@@ -79,13 +80,20 @@ export class RoomPlan extends Transform {
     this.#toCome = source.groups.flags.reduce((sum, flags) => sum + (flags & IN_RANGE), 0);
     this.counts = new RoomCounts(this.#entries, Buffer.byteLength(source.room));
     const { ids, flags } = source.groups;
+    const room = fieldOf(source.room);
     this.#parser = new RowParser(
       ids,
       (index) => (flags[index] & UNREADABLE) !== 0,
       source.rowColumns,
       this.#entries,
       (index, rows) => this.#group(index, rows),
+      (index, name) => (flags[index] & ELSEWHERE) !== 0 || name.equals(room),
     );
+  }
+
+  /** Whether some state of the room has its m.room.create event. */
+  get hasCreate(): boolean {
+    return this.#parser.createKey >= 0;
   }
 
   get groupsVerified(): number {
@@ -155,11 +163,12 @@ export class RoomPlan extends Transform {
     if (stored >= 0) this.#states.successorsLeft[stored]--;
     this.#toCome -= flags[index] & IN_RANGE;
     const readable = (flags[index] & UNREADABLE) === 0 && stored !== UNKNOWN;
-    if (readable && !rows.contradictory) {
+    if (readable && !rows.contradictory && !rows.foreign) {
       this.#readable(index, stored, rows);
     } else {
       this.#stateOf[index] = UNKNOWN;
-      if (readable) this.counts.contradictory.add(ids[index]);
+      if (readable)
+        (rows.foreign ? this.counts.foreign : this.counts.contradictory).add(ids[index]);
       this.counts.passThrough(flags[index]);
       this.#keep(index, rows);
     }
@@ -186,8 +195,9 @@ export class RoomPlan extends Transform {
 
     const { groups } = this.#source;
     const flags = groups.flags[index];
-    if ((flags & IN_RANGE) !== 0 && stored === NO_STATE && rows.rows === 0) {
-      this.counts.empty.add(groups.ids[index]);
+    if ((flags & IN_RANGE) !== 0 && stored === NO_STATE) {
+      if (rows.rows === 0) this.counts.empty.add(groups.ids[index]);
+      else if (!rows.has(this.#parser.createKey)) this.counts.withoutCreate.add(groups.ids[index]);
     }
     if ((flags & IN_RANGE) === 0 || (flags & FROZEN) !== 0) {
       states.hopsAfter[state] = stored === NO_STATE ? 1 : states.hopsAfter[stored] + 1;

@@ -1,5 +1,6 @@
 import { InputError } from '../errors.js';
 import { decodeField, encodeField, isNull, LONGEST_ROW } from './copy-text.js';
+import { isCreate, whyNoRow } from './create-event.js';
 import type { EntryPool } from './entry-pool.js';
 import { grown } from './grown.js';
 
@@ -28,6 +29,8 @@ export interface GroupRows {
   readonly repeatedLength: number;
   /** Whether two rows give one key different events, so that the state is undefined. */
   readonly contradictory: boolean;
+  /** Whether a row is of another room than the group. */
+  readonly foreign: boolean;
   /** Whether the group has a row of `key`. */
   has(key: number): boolean;
 }
@@ -53,8 +56,11 @@ export class RowParser implements GroupRows {
   repeated = new Int32Array(16);
   repeatedLength = 0;
   contradictory = false;
+  foreign = false;
   /** Rows read so far, of all groups. */
   totalRows = 0;
+  /** The key of m.room.create, or -1 while there was none. */
+  createKey = -1;
 
   /** Number of the line being read, from 1, for messages. */
   #line = 0;
@@ -64,6 +70,7 @@ export class RowParser implements GroupRows {
   readonly #pool: EntryPool;
   readonly #onGroup: (index: number, rows: GroupRows) => boolean | void;
   readonly #withRoom: boolean;
+  readonly #isOfRoom: ((index: number, room: Buffer) => boolean) | undefined;
   /** Index of the group whose rows are being read, and of the last one that was handed over. */
   #index = -1;
   #handedOver = -1;
@@ -94,6 +101,7 @@ export class RowParser implements GroupRows {
    * @param ids of the groups that are expected, ascending; an index among them stands for a group
    * @param isSkipped whether a group's rows are only counted
    * @param onGroup takes the groups in order; true asks for a pause before the next
+   * @param isOfRoom whether a group may have rows of a room, which is spelt as COPY does; any if it is not given
    */
   constructor(
     ids: Float64Array,
@@ -101,12 +109,14 @@ export class RowParser implements GroupRows {
     columns: RowColumns,
     pool: EntryPool,
     onGroup: (index: number, rows: GroupRows) => boolean | void,
+    isOfRoom?: (index: number, room: Buffer) => boolean,
   ) {
     this.#ids = ids;
     this.#isSkipped = isSkipped;
     this.#withRoom = columns === 'with-room';
     this.#pool = pool;
     this.#onGroup = onGroup;
+    this.#isOfRoom = isOfRoom;
   }
 
   /** Returns whether all of the chunk was read; if not, `goOn` reads the rest, of the chunk itself. */
@@ -230,7 +240,7 @@ export class RowParser implements GroupRows {
         `${this.#where()} does not begin with a state group between 0 and 2^53 - 1, but with '${quoted(bytes, at, end)}'.`,
       );
     }
-    i++;
+    const room = ++i;
     if (this.#withRoom) i = this.#fieldEnd(bytes, view, i, TAB) + 1;
     if (this.#index < 0 || this.#ids[this.#index] !== group) {
       this.#finishGroup();
@@ -238,6 +248,8 @@ export class RowParser implements GroupRows {
       this.#skip = this.#isSkipped(this.#index);
       this.#expected = 0;
     }
+    if (this.#withRoom && this.#isOfRoom?.(this.#index, bytes.subarray(room, i - 1)) === false)
+      this.foreign = true;
     if (i - at > this.#prefixBytes.length) {
       this.#prefix = new Int32Array((i - at) >> 1);
       this.#prefixBytes = new Uint8Array(this.#prefix.buffer);
@@ -291,6 +303,7 @@ export class RowParser implements GroupRows {
     this.rows = 0;
     this.length = 0;
     this.contradictory = false;
+    this.foreign = false;
     if (this.#serial > 2 ** 30) {
       this.#seen.fill(-1);
       this.#serial = 0;
@@ -331,6 +344,7 @@ export class RowParser implements GroupRows {
   #split(bytes: Buffer, view: DataView, at: number): number {
     const tab = this.#fieldEnd(bytes, view, at, TAB);
     const tab2 = this.#fieldEnd(bytes, view, tab + 1, TAB);
+    const known = this.#pool.keys.length;
     let key: number;
     if (isPlain(view, at, tab) && isPlain(view, tab + 1, tab2)) {
       key = this.#pool.keys.intern(bytes, view, at, tab2 + 1, tab - at);
@@ -341,6 +355,7 @@ export class RowParser implements GroupRows {
       this.#scratch[stateKey] = TAB;
       key = this.#pool.keys.intern(this.#scratch, this.#scratchView, 0, stateKey + 1, type);
     }
+    if (key === known) this.#newKey(key, bytes, at, tab, tab2);
     this.#seen = grownSeen(this.#seen, key + 1);
     const position = this.#seen[key] - this.#lastSerial;
     if (position >= 0 && position < this.#lastLength) {
@@ -349,6 +364,19 @@ export class RowParser implements GroupRows {
       if (next > 0) return next;
     }
     return this.#eventOf(key, bytes, view, tab2 + 1);
+  }
+
+  /** Looks at the row that has a key for the first time; its fields end at `tab` and `tab2`. */
+  #newKey(key: number, bytes: Buffer, at: number, tab: number, tab2: number): void {
+    const [type, stateKey] = [
+      bytes.toString('utf8', at, tab),
+      bytes.toString('utf8', tab + 1, tab2),
+    ];
+    if (isCreate(type, stateKey)) this.createKey = key;
+    if (!this.#withRoom) return;
+    const event = bytes.toString('utf8', tab2 + 1, bytes.indexOf(LINE_FEED, tab2));
+    const why = whyNoRow(type, stateKey, event);
+    if (why !== undefined) throw new InputError(`${this.#where()} ${why}`);
   }
 
   /** Where the field that begins at `at` ends; it must end with `terminator`. */

@@ -142,7 +142,13 @@ class FilesRooms implements AllRooms {
       };
       await this.#stopReading();
     }
-    this.warnings.push(...this.#stray.warnings(''));
+    const stray = this.#stray.warnings('');
+    if (this.count === 0 && stray.length > 0) {
+      throw new InputError(
+        'The table state_groups has no rows, though state_groups_state has: it was not exported whole.',
+      );
+    }
+    this.warnings.push(...stray);
   }
 
   storedTables() {

@@ -65,7 +65,9 @@ export async function findInputs(
   let isRepeatable = true;
   for (const [path, name] of named) {
     if (path !== '-' && (await kindOf(name)).isDirectory()) {
-      for (const file of await tableFiles(name)) {
+      const { files, others } = await tableFiles(name);
+      search.passBy(others);
+      for (const file of files) {
         if (named.has(resolve(file))) continue;
         await search.add(new FileInput(file, signal), { isNamed: false, as: undefined });
       }
@@ -86,10 +88,16 @@ class Search {
   readonly #warnings: string[] = [];
   /** Why files hold no table. */
   readonly #ignored: string[] = [];
+  /** Files of folders whose names speak of no table. */
+  readonly #passedBy: string[] = [];
 
   constructor(temporaryFile: () => Promise<TemporaryFile>, signal: AbortSignal) {
     this.#temporaryFile = temporaryFile;
     this.#signal = signal;
+  }
+
+  passBy(files: readonly string[]): void {
+    this.#passedBy.push(...files);
   }
 
   /** `isNamed` says that it is no file of a folder, `as` that it holds this table. */
@@ -103,7 +111,9 @@ class Search {
       if (as !== undefined) {
         throw new InputError(`${name} is SQL, of which all tables are read: give it with -i.`);
       }
-      return this.#addDump(input, isNamed);
+      return advice === undefined
+        ? this.#addDump(input, isNamed)
+        : this.#ignore(`${name} can't be read as a dump.`, isNamed, advice);
     }
 
     const ofName = tableOfName(basename(name));
@@ -115,7 +125,9 @@ class Search {
     if (table === undefined) {
       const what =
         told === 'empty'
-          ? `${name} is empty, and its name does not tell which table it holds: say it with --table.`
+          ? input.rereadable
+            ? `${name} is empty, and its name does not tell which table it holds: say it with --table.`
+            : `Nothing came from ${name}: see what the program before it says. If it is a table without rows, say which with --table.`
           : `${name} holds no rows of ${TABLES}, or in no format that is known: it begins with '${beginning}'.`;
       return this.#ignore(what, isNamed, advice);
     }
@@ -137,7 +149,12 @@ class Search {
     if (state_group_edges === undefined || state_groups_state === undefined) {
       const missing = state_group_edges === undefined ? 'state_group_edges' : 'state_groups_state';
       const others = ignored.length > REASONS ? [`And ${ignored.length - REASONS} more.`] : [];
-      const reasons = [...ignored.slice(0, REASONS), ...others, HOW_TO_EXPORT];
+      const reasons = [
+        ...ignored.slice(0, REASONS),
+        ...others,
+        ...notLookedAt(this.#passedBy),
+        HOW_TO_EXPORT,
+      ];
       throw new InputError(
         `None of the inputs (${names.join(', ')}) holds ${missing}. ${reasons.join(' ')}`,
       );
@@ -176,6 +193,14 @@ class Search {
   }
 }
 
+function notLookedAt(files: readonly string[]): string[] {
+  if (files.length === 0) return [];
+  const others = files.length > REASONS ? ` and ${files.length - REASONS} more` : '';
+  return [
+    `Not looked at, as their names speak of no table: ${files.slice(0, REASONS).join(', ')}${others}. To read them, name them with -i.`,
+  ];
+}
+
 /** A dump that is packed is read but once, for there is no way into the middle of it. */
 async function unpackedOnce(
   input: FileInput | StreamInput,
@@ -211,13 +236,16 @@ export async function filesOf(inputs: readonly string[]): Promise<string[]> {
   const files: string[] = [];
   for (const input of inputs) {
     if (input !== '-' && (await kindOf(input)).isDirectory())
-      files.push(...(await tableFiles(input)));
+      files.push(...(await tableFiles(input)).files);
     else files.push(input);
   }
   return files;
 }
 
-async function tableFiles(folder: string): Promise<string[]> {
+/** Those of a folder's files that are looked at, and the others. */
+async function tableFiles(
+  folder: string,
+): Promise<{ readonly files: string[]; readonly others: string[] }> {
   const all = await readdir(folder).catch((error: unknown) => {
     throw explained(folder, error);
   });
@@ -226,12 +254,16 @@ async function tableFiles(folder: string): Promise<string[]> {
       `${folder} is an archive that pg_dump -Fd made. Pipe it through pg_restore: pg_restore -f - ${folder} | synapse_compress_state -i - …`,
     );
   }
-  const names = all.filter(
-    (name) =>
-      !name.startsWith('.') &&
-      (/\.copy(\.gz|\.zst)?$/.test(name) || tableOfName(name) !== undefined),
-  );
-  const files = names.sort().map((name) => join(folder, name));
-  const kinds = await Promise.all(files.map(kindOf));
-  return files.filter((_, i) => kinds[i].isFile());
+  const paths = all
+    .filter((name) => !name.startsWith('.'))
+    .sort()
+    .map((name) => join(folder, name));
+  const speaks = (path: string): boolean =>
+    /\.copy(\.gz|\.zst)?$/.test(path) || tableOfName(basename(path)) !== undefined;
+  const spoken = paths.filter(speaks);
+  const kinds = await Promise.all(spoken.map(kindOf));
+  return {
+    files: spoken.filter((_, i) => kinds[i].isFile()),
+    others: paths.filter((path) => !speaks(path)),
+  };
 }

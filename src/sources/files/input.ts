@@ -1,5 +1,6 @@
-import { createReadStream, type Stats } from 'node:fs';
+import { constants, createReadStream, openSync, type Stats } from 'node:fs';
 import { open, stat, type FileHandle } from 'node:fs/promises';
+import { Socket } from 'node:net';
 import { addAbortSignal, type Readable } from 'node:stream';
 import { ChangedInputError, codeOf, CompressStateError, InputError } from '../../errors.js';
 import type { TemporaryFile } from '../../temporary-file.js';
@@ -127,9 +128,18 @@ export async function openInput(
 ): Promise<FileInput | StreamInput> {
   if (path === '-') return new StreamInput('standard input', stdin, signal);
   const kind = await kindOf(path);
-  return kind.isFile() || kind.isDirectory()
-    ? new FileInput(path, signal)
-    : new StreamInput(path, createReadStream(path), signal);
+  if (kind.isFile() || kind.isDirectory()) return new FileInput(path, signal);
+  return new StreamInput(path, kind.isFIFO() ? fifoStream(path) : createReadStream(path), signal);
+}
+
+/** A thread that waits for a FIFO's writer, or for what it writes, would keep the process from ending. */
+function fifoStream(path: string): Readable {
+  try {
+    const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    return new Socket({ fd, readable: true, writable: false });
+  } catch (error) {
+    throw explained(path, error);
+  }
 }
 
 /** @throws InputError if there is nothing under this path, or it can't be looked at */

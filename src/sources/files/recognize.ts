@@ -88,6 +88,9 @@ function beginsWith(head: Buffer, bytes: string): boolean {
   return head.toString('latin1', 0, bytes.length) === bytes;
 }
 
+const CHANGES =
+  'It holds changes that synapse_compress_state made, and no tables: apply it, with synapse_compress_state apply or psql.';
+
 /** What kinds of files begin with. */
 const MAGICS: readonly (readonly [magic: string, advice: string])[] = [
   ['PGDMP', archive('-Fc')],
@@ -106,6 +109,8 @@ const MAGICS: readonly (readonly [magic: string, advice: string])[] = [
   ['\xff\xfe', converted('is in UTF-16', 'iconv -f UTF-16 -t UTF-8')],
   ['\xfe\xff', converted('is in UTF-16', 'iconv -f UTF-16 -t UTF-8')],
   [BYTE_ORDER_MARK, converted('begins with a byte order mark, as on Windows', 'tail -c +4')],
+  ['-- Written by synapse_compress_state ', CHANGES],
+  ['-- Changes for synapse_compress_state ', CHANGES],
   ['state_group\t', headed()],
   ['id\troom_id\t', headed()],
 ];
@@ -132,7 +137,8 @@ function packed(how: string, unpack: string): string {
 }
 
 function headed(): string {
-  return `It begins with the names of its columns, as COPY with HEADER writes them. Leave these out in a pipe: tail -n +2 FILE | synapse_compress_state -i - …`;
+  // What other programs write so may have no escapes, or others.
+  return 'It begins with the names of its columns. Export the table again, with COPY and without HEADER.';
 }
 
 function converted(how: string, convert: string): string {

@@ -16,9 +16,14 @@ export type Told = StateTable | 'empty' | 'other' | 'incomplete';
 /** Longest first, because the shortest is the beginning of another. */
 export const STATE_TABLES = ['state_groups_state', 'state_group_edges', 'state_groups'] as const;
 
+/** Tables of Synapse's whose names hold one of these. */
+const OTHER_TABLES =
+  /event_to_state_groups|state_groups_(?:pending_deletion|persisting)|state_groups_id_seq/;
+
 /** The table that a file's name speaks of. */
 export function tableOfName(name: string): StateTable | undefined {
-  return STATE_TABLES.find((table) => name.includes(table));
+  const lower = name.toLowerCase();
+  return OTHER_TABLES.test(lower) ? undefined : STATE_TABLES.find((table) => lower.includes(table));
 }
 
 /** The table that has these columns, in any order, and no others. */
