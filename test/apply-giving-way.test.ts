@@ -23,6 +23,7 @@ import {
   ALL,
   expectPurged,
   purgeGroups,
+  purgeRoomOfManyRows,
   purgeRoomSlowly,
   roomDatabase,
   run,
@@ -118,7 +119,7 @@ test(
     const states = await readAllStates(db);
     const sink = copySink({ room: ROOM, header: [], batch: BASES });
     const script = (await text(Readable.from(batches).pipe(sink))).replaceAll(
-      '\nCALL pg_temp.note_who_waits();',
+      '\nCALL pg_temp.note_who_goes_first();',
       `\nSELECT pg_sleep(${BATCH_SECONDS});$&`,
     );
     const work = psql(db, Readable.from([script]), ['-At']);
@@ -130,6 +131,37 @@ test(
     assert.match(stdout, /^[1-9]\d*\|0\|\d+$/m, stderr);
   },
 );
+
+for (const way of ['rewriter', 'copy script'] as const) {
+  test(
+    `the purge of a room that takes longer than a batch goes first, beside the ${way}`,
+    { skip: way === 'copy script' && !hasPsql },
+    async (t) => {
+      const [db, batches] = await roomToCompress(t);
+      const states = await readAllStates(db);
+      const rewriter = await openRewriter(t, db);
+      const byRewriter = async (): Promise<void> => {
+        for (const changes of batches) await rewriter.rewrite({ room: ROOM, changes }, slowly);
+      };
+      const byScript = async (): Promise<void> => {
+        const sink = copySink({ room: ROOM, header: [], batch: BASES });
+        const script = (await text(Readable.from(batches).pipe(sink))).replaceAll(
+          '\nCALL pg_temp.note_who_goes_first();',
+          `\nSELECT pg_sleep(${BATCH_SECONDS});$&`,
+        );
+        await psql(db, Readable.from([script]), ['-At']);
+      };
+      let hasEnded = false;
+      const work = (way === 'rewriter' ? byRewriter() : byScript()).then(() => (hasEnded = true));
+      const synapse = await Session.open(t, db);
+      const attempts = await run(purgeRoomOfManyRows, synapse);
+      t.diagnostic(`${attempts} tries`);
+      assert.ok(!hasEnded, 'the purge was to meet all batches');
+      await work;
+      await expectPurged(db, states, [...states.keys()]);
+    },
+  );
+}
 
 test('a long purge of the room that is in the way of a batch is not ended by it', async (t) => {
   const db = await roomDatabase(t);

@@ -63,7 +63,7 @@ function rewriteStatement(room: string, mode: Mode): string {
 
 const GIVE_WAY = 'CALL pg_temp.let_them_go_first()';
 const GIVE_WAY_TO_WRITERS = `
-  SELECT set_config('synapse_compress_state.first', pg_temp.transactions_that_write()::text, false);
+  SELECT set_config('synapse_compress_state.first', pg_temp.transactions_that_write('0')::text, false);
   ${GIVE_WAY}`;
 
 const BETWEEN_CHANGES = 'between changes';
@@ -298,7 +298,7 @@ export class Rewriter {
     const { client } = this.#session;
     try {
       const result = await work(client);
-      await client.query('CALL pg_temp.note_who_waits(); COMMIT').catch((error: unknown) => {
+      await client.query('CALL pg_temp.note_who_goes_first(); COMMIT').catch((error: unknown) => {
         if (isLost(error as Error)) onLoss?.(result);
         throw error;
       });

@@ -101,7 +101,7 @@ function* batchText(room: string, groups: readonly ChangedGroup[]): Generator<Bu
 }
 
 const COMMIT_AND_GIVE_WAY =
-  'CALL pg_temp.note_who_waits();\nCOMMIT;\nCALL pg_temp.let_them_go_first();\n';
+  'CALL pg_temp.note_who_goes_first();\nCOMMIT;\nCALL pg_temp.let_them_go_first();\n';
 
 const SUMMARY = `
 SELECT current_setting('${COUNTS[0]}') AS "state groups rewritten",

@@ -19,9 +19,9 @@
  *   changes, in any order, does. The state that a change was planned on is still the group's when it is
  *   applied, however late: nobody changes the state of a group. Synapse writes it once; a purge, this
  *   program and the old tool only encode it anew. The same holds for the new predecessor, whose encoding
- *   may be another by now, and which can't be another group of the same id: ids come from a sequence, and
- *   a database put back to an earlier time that has the group has all older ones too. So neither keys nor
- *   events of the two can have changed; and a chain whose ids fall has no cycle.
+ *   may be another by now, and which can't be another group of the same id, as ids come from a sequence: so
+ *   neither keys nor events of the two can have changed, unless the database was put back to an earlier time
+ *   and gave ids out again, which the README warns of. A chain whose ids fall has no cycle.
  *
  * Groups are looked at one by one, so that the rows that were just hashed are at hand when they are
  * deleted; that is faster than a statement for all. They are found through a bitmap, a page at a time, whose

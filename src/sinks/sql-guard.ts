@@ -120,8 +120,8 @@ export const PASSED = "current_setting('synapse_compress_state.taken') = 'yes'";
 /** The last statement: of so many groups, how many were rewritten, left as they were, and failed with an error. */
 export function guardSummary(groups: number): string {
   return `
-WITH counts AS (SELECT current_setting('synapse_compress_state.rewritten')::bigint AS rewritten,
-    current_setting('synapse_compress_state.skipped')::bigint AS skipped)
+WITH counts AS (SELECT coalesce(nullif(current_setting('synapse_compress_state.rewritten', true), ''), '0')::bigint AS rewritten,
+    coalesce(nullif(current_setting('synapse_compress_state.skipped', true), ''), '0')::bigint AS skipped)
 SELECT rewritten AS "state groups rewritten", skipped AS "left as they were",
     ${groups} - rewritten - skipped AS "failed" FROM counts;
 `;

@@ -124,6 +124,14 @@ export const purgeRoomSlowly: Purge = async (session, meanwhile) => {
   await session.query(GROUPS_OF_ROOM, [ROOM]);
 };
 
+/** Each attempt takes longer than several batches of ours. */
+export const purgeRoomOfManyRows: Purge = async (session) => {
+  await session.query(EDGES_OF_ROOM, [ROOM]);
+  await session.query('SELECT pg_sleep(0.5)');
+  await session.query(ROWS_OF_ROOM, [ROOM]);
+  await session.query(GROUPS_OF_ROOM, [ROOM]);
+};
+
 const CONFLICTS = new Set(['40001', '40P01']);
 
 /** Runs a purge as Synapse runs its transactions: again after a conflict, five times. Resolves to the attempts. */
