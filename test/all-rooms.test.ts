@@ -7,6 +7,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { compressRooms, type CompressRoomsSettings } from '../src/compress-rooms.js';
 import { compressRoom } from '../src/compress.js';
+import { RoomNotFoundError } from '../src/errors.js';
 import { LevelsPlanner } from '../src/planner/levels.js';
 import { NO_CHANGES } from '../src/sinks/no-changes.js';
 import { openStreamedOutput } from '../src/sinks/streamed-output.js';
@@ -330,4 +331,23 @@ test('what one room alone can have is refused, and nothing worth it is said', as
   const { totals } = JSON.parse(stdout) as { totals: { outcome: string; roomsChanged: number } };
   assert.deepEqual([totals.outcome, totals.roomsChanged], ['nothing-to-change', 0]);
   assert.equal(await readFile(output, 'utf8'), `${NO_CHANGES}\n`);
+});
+
+test('of rooms that are named those are opened, and one that has gone is told', async (t) => {
+  const db = await testDatabase(t);
+  await loadTables(db, 'synapse');
+  const gone = '!gone:example.org';
+  const all = await openPostgresRooms({ dsn: db.url, env: {}, rooms: [SMALL, gone] });
+  t.after(() => all.close());
+  assert.equal(all.count, 2);
+  const found: string[] = [];
+  for await (const { name, open } of all.rooms()) {
+    if (name === gone) {
+      await assert.rejects(open(), RoomNotFoundError);
+    } else {
+      const { groupsVerified } = await compressRoom({ source: await open(), planner: planner() });
+      found.push(`${name} ${groupsVerified > 0}`);
+    }
+  }
+  assert.deepEqual(found, [`${SMALL} true`]);
 });

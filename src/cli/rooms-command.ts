@@ -103,42 +103,73 @@ export async function runRoomsCommand(
   }
 }
 
-/** Rows and gains as planning finds them. Each room has its own snapshot, lest VACUUM wait for hours. */
+/** Rooms of about so many groups together are planned in one snapshot: VACUUM is not to wait for hours. */
+const GROUPS_PER_SNAPSHOT = 20_000;
+
+/** Rows and gains as planning finds them. */
 async function exactly(
   dsn: string,
   estimates: readonly RoomEstimate[],
   status: StatusLine,
   signal: AbortSignal,
 ): Promise<RoomEstimate[]> {
-  const { openPostgresSource } = await import('../sources/postgres/postgres-source.js');
+  const { openPostgresRooms } = await import('../sources/postgres/postgres-rooms.js');
   const exact: RoomEstimate[] = [];
   let groups = 0;
   let rows = 0;
   const totalGroups = estimates.reduce((total, { stateGroups }) => total + stateGroups, 0);
-  for (const estimate of estimates) {
-    const { room } = estimate;
+  for (const part of snapshotParts(estimates)) {
+    const all = await openPostgresRooms({
+      dsn,
+      env: process.env,
+      rooms: [...part.keys()],
+      signal,
+    });
     try {
-      const source = await openPostgresSource({ dsn, env: process.env, room, range: {}, signal });
-      const { rowsBefore, rowsAfter } = await compressRoom({
-        source,
-        signal,
-        onProgress: (ofRoom) =>
-          status.progress({
-            groups: groups + ofRoom.groups,
-            totalGroups,
-            rows: rows + ofRoom.rows,
-          }),
-      });
-      const gain = Math.max(0, rowsBefore - rowsAfter);
-      exact.push({ ...estimate, rows: rowsBefore, gain });
-      rows += rowsBefore;
-    } catch (error) {
-      // It was deleted meanwhile.
-      if (!(error instanceof RoomNotFoundError)) throw error;
+      for await (const { name, open } of all.rooms()) {
+        const estimate = part.get(name)!;
+        try {
+          const { rowsBefore, rowsAfter } = await compressRoom({
+            source: await open(),
+            signal,
+            onProgress: (ofRoom) =>
+              status.progress({
+                groups: groups + ofRoom.groups,
+                totalGroups,
+                rows: rows + ofRoom.rows,
+              }),
+          });
+          const gain = Math.max(0, rowsBefore - rowsAfter);
+          exact.push({ ...estimate, rows: rowsBefore, gain });
+          rows += rowsBefore;
+        } catch (error) {
+          // It was deleted meanwhile.
+          if (!(error instanceof RoomNotFoundError)) throw error;
+        }
+        groups += estimate.stateGroups;
+      }
+    } finally {
+      await all.close();
     }
-    groups += estimate.stateGroups;
   }
   return exact;
+}
+
+/** The rooms of each snapshot, by their ids. */
+function* snapshotParts(
+  estimates: readonly RoomEstimate[],
+): Generator<Map<string, RoomEstimate>, void, undefined> {
+  let part = new Map<string, RoomEstimate>();
+  let groups = 0;
+  for (const estimate of estimates) {
+    part.set(estimate.room, estimate);
+    groups += estimate.stateGroups;
+    if (groups < GROUPS_PER_SNAPSHOT) continue;
+    yield part;
+    part = new Map();
+    groups = 0;
+  }
+  if (part.size > 0) yield part;
 }
 
 function roomsText({ tableBytes, rooms }: Estimates, exact: boolean): string {

@@ -1,6 +1,7 @@
 import { finished } from 'node:stream/promises';
 import type { Readable } from 'node:stream';
 import type pg from 'pg';
+import { RoomNotFoundError } from '../../errors.js';
 import type { AllRooms, RoomToOpen } from '../all-rooms.js';
 import { chunkStream } from '../chunk-stream.js';
 import type { RoomSource } from '../room-source.js';
@@ -23,20 +24,24 @@ const ROOMS = `
   )
   SELECT id FROM room WHERE id IS NOT NULL`;
 
+export interface PostgresRoomsSettings extends Omit<PostgresSourceSettings, 'room' | 'range'> {
+  /** Only these rooms; all if it is not given. */
+  readonly rooms?: readonly string[];
+}
+
 /**
- * Opens every room of a Synapse state database, in one snapshot, which lasts until all is closed. Holds
- * the ids of the rooms, and what one room takes.
+ * Opens rooms of a Synapse state database, in one snapshot, which lasts until all is closed. Holds the ids of the
+ * rooms, and what one room takes. To open a room that is not there fails with a RoomNotFoundError.
  *
  * @throws UsageError for connection settings that make no sense, DatabaseError if the database can't be read
  */
-export function openPostgresRooms(
-  settings: Omit<PostgresSourceSettings, 'room' | 'range'>,
-): Promise<AllRooms> {
+export function openPostgresRooms(settings: PostgresRoomsSettings): Promise<AllRooms> {
   const { keepTables, signal } = settings;
   return openSnapshot(settings, 'while the rooms were looked for', async (snapshot) => {
     const { client, time, close } = snapshot;
-    const { rows } = await client.query<{ id: string }>(ROOMS);
-    const names = rows.map(({ id }) => Buffer.from(id)).sort((a, b) => a.compare(b));
+    const ids =
+      settings.rooms ?? (await client.query<{ id: string }>(ROOMS)).rows.map(({ id }) => id);
+    const names = ids.map((id) => Buffer.from(id)).sort((a, b) => a.compare(b));
     return {
       count: names.length,
       rooms: () => roomsOf(client, time, names, signal),
@@ -63,7 +68,10 @@ async function* roomsOf(
         const groups =
           tables[i] ??
           (await reading(`room '${name}'`, signal, () => readHeaders(client, name, {})));
-        return oneOfMany(roomSource(client, snapshotTime, name, groups!, signal));
+        if (groups === undefined || groups.length === 0) {
+          throw new RoomNotFoundError(`This database holds no state groups of room '${name}'.`);
+        }
+        return oneOfMany(roomSource(client, snapshotTime, name, groups, signal));
       };
       yield { name, open };
       signal?.throwIfAborted();
