@@ -23,6 +23,7 @@ import {
   beginStatement,
   edgesStatement,
   edgesToStatement,
+  fewEdgesStatement,
   GROUPS_PER_STATEMENT,
   groupsStatement,
   rowsStatement,
@@ -356,6 +357,37 @@ test('what an irregular group out of range reads through is frozen', async (t) =
     assert.deepEqual(frozen, [10, 11, 20]);
     assert.ok(ids.includes(12));
   }
+});
+
+test('headers are the same whether all edges are read or those of the groups are looked up', async (t) => {
+  const db = await testDatabase(t);
+  // Edges of all kinds, also from and to groups of another room and of none.
+  await db.query(`
+    INSERT INTO state_groups SELECT i, CASE i % 10 WHEN 0 THEN '${OTHER}' ELSE '${ROOM}' END, '$' || i
+      FROM generate_series(1, 1000) AS i;
+    INSERT INTO state_group_edges SELECT i, i - 1 - i % 7 FROM generate_series(9, 1010) AS i;
+    INSERT INTO state_group_edges SELECT i, i / 3 FROM generate_series(100, 1000, 90) AS i;
+    INSERT INTO state_group_edges VALUES (500, 700), (2000, 600), (601, 3000)`);
+  const read = async (range: GroupRange) => {
+    const source = await open(db, range);
+    await source.close();
+    const { groups } = source;
+    const inRange = groups.flags.reduce((sum, flags) => sum + (flags & IN_RANGE), 0);
+    const { rows } = await db.query<{ answer: boolean }>(fewEdgesStatement(inRange));
+    return { groups, isWhole: rows[0].answer };
+  };
+  const ranges: GroupRange[] = [{}, { minStateGroup: 300, maxStateGroup: 900 }];
+  const whole = [];
+  for (const range of ranges) whole.push(await read(range));
+  await db.query(
+    'INSERT INTO state_group_edges SELECT i, i - 1 FROM generate_series(10001, 40000) AS i',
+  );
+  for (const [n, range] of ranges.entries()) {
+    const lookedUp = await read(range);
+    assert.deepEqual([whole[n].isWhole, lookedUp.isWhole], [true, false]);
+    assert.deepEqual(lookedUp.groups, whole[n].groups);
+  }
+  assert.ok(whole[0].groups.irregularities.length > 3);
 });
 
 test('what Synapse is about to delete is marked, ancestors out of range as well', async (t) => {

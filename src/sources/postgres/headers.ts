@@ -7,11 +7,13 @@ import type { GroupRange } from '../group-range.js';
 import { CopyOut } from './copy-out.js';
 import { IdReader, idOf } from './id-reader.js';
 import {
+  ALL_EDGES,
   ANCESTORS,
   ANY_PENDING,
   DESCENDANTS,
   edgesStatement,
   edgesToStatement,
+  fewEdgesStatement,
   FIRST_AND_LAST,
   groupsOfRoomsStatement,
   groupsStatement,
@@ -82,15 +84,25 @@ async function readTables(client: pg.Client, rooms: readonly RoomGroups[]): Prom
   const ids = allIds(rooms);
   const builders = rooms.map((room) => new GroupTableBuilder(room.ids));
   const [roomOf, roomOfPrev] = roomFinders(rooms, ids);
-  await copyEdges(client, ids, edgesStatement, (group, prev) => {
-    builders[roomOf(group)].addEdge(group, prev);
-  });
   // Groups out of range that have one in range as predecessor.
   const successors = rooms.map(() => new IdList());
-  await copyEdges(client, ids, edgesToStatement, (group, prev) => {
+  const onEdge = (group: number, prev: number): void => {
+    const room = roomOf(group);
+    if (room >= 0) builders[room].addEdge(group, prev);
+  };
+  const onEdgeTo = (group: number, prev: number): void => {
     const room = roomOfPrev(prev);
-    if (roomOf(group) !== room) successors[room].add(group);
-  });
+    if (room >= 0 && roomOf(group) !== room) successors[room].add(group);
+  };
+  if (await isTrue(client, fewEdgesStatement(ids.length))) {
+    await copyPairs(client, ALL_EDGES, (group, prev) => {
+      onEdge(group, prev);
+      onEdgeTo(group, prev);
+    });
+  } else {
+    await copyEdges(client, ids, edgesStatement, onEdge);
+    await copyEdges(client, ids, edgesToStatement, onEdgeTo);
+  }
   for (const [i, { room, ids: own, above, bases = [] }] of rooms.entries()) {
     const builder = builders[i];
     const inRange = [room, String(above ?? SMALLEST_BIGINT), String(own.at(-1))];

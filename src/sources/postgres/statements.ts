@@ -133,6 +133,23 @@ export function groupsOfRoomsStatement(rooms: readonly string[], limit: number):
       CROSS JOIN LATERAL (SELECT id FROM state_groups WHERE room_id = r.room LIMIT ${limit}) AS g`;
 }
 
+/** Edges that a page of `state_group_edges` holds: of 8 kB, 44 bytes each. */
+const EDGES_PER_PAGE = 185;
+/** To look up an edge by its group, and then by its predecessor, takes as long as to read three in the table's order. */
+const CHEAPER = 3;
+
+/**
+ * Whether all edges of all rooms are read sooner than those of so many groups are looked up. By the table's size:
+ * its statistics may be off.
+ */
+export function fewEdgesStatement(groups: number): string {
+  return `SELECT pg_relation_size('state_group_edges') BETWEEN 1
+    AND current_setting('block_size')::bigint * ${Math.floor((CHEAPER * groups) / EDGES_PER_PAGE)} AS answer`;
+}
+
+/** All edges of all rooms, in any order. */
+export const ALL_EDGES = 'SELECT state_group, prev_state_group FROM state_group_edges';
+
 /** The edges of groups, in any order. */
 export function edgesStatement(ids: Float64Array): string {
   return `SELECT e.state_group, e.prev_state_group
