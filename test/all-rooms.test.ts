@@ -341,12 +341,15 @@ test('of rooms that are named those are opened, and one that has gone is told', 
   t.after(() => all.close());
   assert.equal(all.count, 2);
   const found: string[] = [];
-  for await (const { name, open } of all.rooms()) {
-    if (name === gone) {
-      await assert.rejects(open(), RoomNotFoundError);
+  for await (const room of all.rooms()) {
+    if (room.name === gone) {
+      await assert.rejects(room.open(), RoomNotFoundError);
     } else {
-      const { groupsVerified } = await compressRoom({ source: await open(), planner: planner() });
-      found.push(`${name} ${groupsVerified > 0}`);
+      const { groupsVerified } = await compressRoom({
+        source: await room.open(),
+        planner: planner(),
+      });
+      found.push(`${room.name} ${groupsVerified > 0}`);
     }
   }
   assert.deepEqual(found, [`${SMALL} true`]);

@@ -126,11 +126,11 @@ async function exactly(
       signal,
     });
     try {
-      for await (const { name, open } of all.rooms()) {
-        const estimate = part.get(name)!;
+      for await (const room of all.rooms()) {
+        const estimate = part.get(room.name)!;
         try {
           const { rowsBefore, rowsAfter } = await compressRoom({
-            source: await open(),
+            source: await room.open(),
             signal,
             onProgress: (ofRoom) =>
               status.progress({
