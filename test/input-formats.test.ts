@@ -325,7 +325,22 @@ describe('an input that is not as it should be', () => {
 
   const cases: readonly [what: string, bytes: Buffer | string, message: RegExp][] = [
     ['COPY text with a byte order mark', `\ufeff${copyRow}`, /byte order mark.* tail -c \+4/],
-    ['COPY text with a header', `state_group\troom_id\n${copyRow}`, /names of its.* tail -n \+2/],
+    [
+      'COPY text with a header',
+      `state_group\troom_id\n${copyRow}`,
+      /names of its.* without HEADER/,
+    ],
+    [
+      'CSV with other columns',
+      'state_group,room_id,type,state_key,event_id,xmin\n1,!a:x,t,k,$1,7\n',
+      /Of state_groups_state these columns are read, alone/,
+    ],
+    [
+      'JSON with other columns',
+      jsonRow({ xmin: 7 }),
+      /Of state_groups_state these columns are read/,
+    ],
+    ['other delimiters', '1|!a:x|t|k|$1\n', /stand between signs that are not read/],
     [
       'CSV with tabs',
       `${copyRow}1\t!a:x\tm.room.create\t""\t$2\n`,

@@ -2,7 +2,7 @@ import { SIGNATURE, tableOfBinary } from './binary.js';
 import { tableOfCsv } from './csv.js';
 import { isDump } from './dump.js';
 import { tableOfJson } from './json.js';
-import { tableOfLine, type Told } from './state-table.js';
+import { COLUMNS, STATE_TABLES, tableOfLine, type Told } from './state-table.js';
 
 export type InputFormat = 'copy-text' | 'csv' | 'binary' | 'json' | 'dump';
 
@@ -27,10 +27,14 @@ export function recognize(head: Buffer, isAll: boolean): Recognized | undefined 
   const advice = isCopyText && isCsvWithTabs(head) ? CSV_WITH_TABS : adviceFor(head);
   const told = isCopyText && advice !== undefined ? 'other' : tellTable(format, head);
   if (told === 'incomplete' && !isAll) return undefined;
-  const beginning = firstLine(head)
-    .slice(0, LONGEST_BEGINNING)
-    .replaceAll(/\p{Cc}/gu, '\ufffd');
-  return { format, told, beginning, advice };
+  const line = firstLine(head);
+  const beginning = line.slice(0, LONGEST_BEGINNING).replaceAll(/\p{Cc}/gu, '\ufffd');
+  return {
+    format,
+    told,
+    beginning,
+    advice: advice ?? (told === 'other' ? guess(line) : undefined),
+  };
 }
 
 function formatOf(head: Buffer, isAll: boolean): InputFormat | undefined {
@@ -126,6 +130,19 @@ function adviceFor(head: Buffer): string | undefined {
   if (known !== undefined) return known[1];
   if (!beginsWith(head.subarray(TAR.at), TAR.magic)) return undefined;
   return 'It is an archive of files that tar made. Unpack it into a folder: tar -xf FILE -C FOLDER, and give that with -i.';
+}
+
+/** What a first line lets guess that is of no table. */
+function guess(line: string): string | undefined {
+  const names = line.toLowerCase().split(/[^a-z_]+/);
+  const table = STATE_TABLES.find((one) => COLUMNS[one].every((column) => names.includes(column)));
+  if (table !== undefined) {
+    return `Of ${table} these columns are read, alone and so written, with commas between them: ${COLUMNS[table].join(', ')}. Export the table with psql: COPY ${table} TO STDOUT.`;
+  }
+  if (/^\s*\d+\s*[;|]/.test(line)) {
+    return 'Its fields stand between signs that are not read. Export the table with psql: COPY state_groups_state TO STDOUT.';
+  }
+  return undefined;
 }
 
 function archive(option: string): string {
