@@ -122,7 +122,8 @@ function statisticsOf(
   seconds: number,
 ): Statistics {
   const { counts, groupsVerified } = plan;
-  const { ids, flags } = settings.source.groups;
+  const { groups, rowColumns } = settings.source;
+  const { ids, flags } = groups;
   const isInRange = (flag: number): boolean => (flag & IN_RANGE) !== 0;
   return {
     room: settings.source.room,
@@ -149,7 +150,11 @@ function statisticsOf(
     groupsPassedThrough: counts.groupsPassedThrough,
     outcome,
     outputBytes: outcome === 'written' ? settings.output!.bytes : 0,
-    warnings: [...settings.source.warnings, ...planner.warnings, ...planWarnings(plan)],
+    warnings: [
+      ...settings.source.warnings,
+      ...planner.warnings,
+      ...planWarnings(plan, rowColumns === 'with-room'),
+    ],
     seconds,
   };
 }

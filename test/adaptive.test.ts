@@ -3,6 +3,7 @@ import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { Room as GrowingRoom, CREATION_KEYS, ROOM_KINDS } from '../bench/rooms.js';
 import type { RoomSettings } from '../bench/rooms.js';
+import { withPending } from '../src/sources/group-table.js';
 import { AdaptivePlanner, type AdaptiveSettings } from '../src/planner/adaptive.js';
 import { applied } from './support/applied-room.js';
 import { rooms, stateOf, tableOf, type Encodings, type Room } from './support/naive-room.js';
@@ -45,9 +46,14 @@ function grown(room: RoomSettings): Room {
   });
 }
 
-async function compress(room: Room, chosen: AdaptiveSettings) {
+async function compress(
+  room: Room,
+  chosen: AdaptiveSettings,
+  isPending: (group: number) => boolean = () => false,
+) {
   const planner = new AdaptivePlanner(chosen);
-  const { planned, plan } = await planRoom(room, tableOf(room), planner);
+  const pending = Float64Array.from(room.map(({ id }) => id).filter(isPending));
+  const { planned, plan } = await planRoom(room, withPending(tableOf(room), pending), planner);
   return { planned, planner, counts: plan.counts, after: applied(room, planned) };
 }
 
@@ -115,8 +121,36 @@ describe('adaptive', () => {
       const { counts, after } = await compress(room, {});
       assert.ok(counts.rowsAfter <= counts.rowsBefore);
       assert.equal((await compress(after, {})).counts.groupsWritten, 0);
+      const beside = await compress(after, {}, (group) => group % 7 === 3);
+      assert.equal(beside.counts.groupsWritten, 0, 'also where Synapse is about to delete groups');
     });
   }
+
+  it('leaves what Synapse is about to delete as it is, and bases nothing on it anew', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.oneof(anyRoom, oddRoom),
+        settings,
+        fc.integer({ min: 2, max: 7 }),
+        async (groups, chosen, share) => {
+          const isPending = (group: number): boolean => group % share === 1;
+          const { planned, after } = await compress(groups, chosen, isPending);
+          for (const { stateGroup, oldPredecessor, newPredecessor = 0, change } of planned) {
+            if (change === undefined) continue;
+            assert.ok(!isPending(stateGroup), `state group ${stateGroup}`);
+            assert.ok(!isPending(newPredecessor), `${oldPredecessor} became ${newPredecessor}`);
+          }
+          const [before, now] = [encodingsOf(groups), encodingsOf(after)];
+          for (const { id } of groups) {
+            assert.deepEqual(stateOf(id, now), stateOf(id, before), `state group ${id}`);
+          }
+          const again = await compress(after, chosen, isPending);
+          assert.equal(again.counts.groupsWritten, 0);
+        },
+      ),
+      { numRuns: 100 },
+    );
+  });
 
   it('makes no chain longer than asked for, unless it was, and says how many it left', async () => {
     await fc.assert(

@@ -163,6 +163,36 @@ for (const way of ['rewriter', 'copy script'] as const) {
   );
 }
 
+test('who was waited for in vain is not waited for again until it writes no more', async (t) => {
+  const [db, batches] = await roomToCompress(t);
+  const rewriter = await openRewriter(t, db);
+  // So it waits for half a second, not ten.
+  await rewriter.query("SET statement_timeout = '1s'");
+  const other = await Session.open(t, db);
+  const noted: number[] = [];
+  const rewriteNext = async (): Promise<void> => {
+    await rewriter.rewrite({ room: ROOM, changes: batches[noted.length] });
+    const [{ first }] = await rewriter.query<{ first: number }>(
+      "SELECT cardinality(current_setting('synapse_compress_state.first')::text[]) AS first",
+    );
+    noted.push(first);
+  };
+  const write = (seconds: number): Promise<unknown> =>
+    other.query(`INSERT INTO state_groups VALUES (${9000 + noted.length}, '!other:example.org', '$e');
+      SELECT pg_sleep(${seconds})`);
+  const begun = other.query('BEGIN').then(() => write(4));
+  await setTimeout(200);
+  for (let batch = 0; batch < 3; batch++) await rewriteNext();
+  await begun;
+  await other.query('COMMIT');
+  await rewriteNext();
+  const again = write(1);
+  await setTimeout(200);
+  await rewriteNext();
+  await again;
+  assert.deepEqual(noted, [1, 0, 0, 0, 1]);
+});
+
 test('a long purge of the room that is in the way of a batch is not ended by it', async (t) => {
   const db = await roomDatabase(t);
   const states = await readAllStates(db);

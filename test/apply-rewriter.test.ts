@@ -30,7 +30,7 @@ for (const schema of ['synapse', 'synapse-before-1.124'] as const) {
 
     const first = await rewriter.rewrite({ room: ROOM, changes });
     assert.deepEqual(
-      { ...first, seconds: 0 },
+      { ...first, seconds: 0, secondsGiven: 0 },
       {
         rewritten: 4,
         alreadyDone: 0,
@@ -39,6 +39,7 @@ for (const schema of ['synapse', 'synapse-before-1.124'] as const) {
         rowsDeleted: 10,
         rowsInserted: changes.reduce((sum, { newRows }) => sum + newRows, 0),
         seconds: 0,
+        secondsGiven: 0,
       },
     );
     assert.equal(await edges(db), NEW_EDGES);

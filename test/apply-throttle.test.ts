@@ -11,6 +11,7 @@ const OUTCOME: Outcome = {
   rowsDeleted: 60,
   rowsInserted: 40,
   seconds: 0.1,
+  secondsGiven: 0,
 };
 
 /** A server that answers so, one after the other, and then that it has nothing to do. */

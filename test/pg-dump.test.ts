@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { execFile, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { createReadStream, readdirSync } from 'node:fs';
-import { writeFile } from 'node:fs/promises';
+import { appendFile, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
@@ -380,6 +380,10 @@ $$;
       assert.equal(await sqlOf(['-i', path]), expected, options.join(' '));
       assert.equal(await sqlOf(['-i', '-'], createReadStream(path)), expected, options.join(' '));
     }
+    const marked = join(folder, 'marked.sql');
+    await writeFile(marked, '\ufeff');
+    await appendFile(marked, await readFile(join(folder, '0.sql')));
+    assert.equal(await sqlOf(['-i', marked]), expected, 'with a byte order mark');
     for (const format of ['custom', 'directory', 'tar']) {
       const path = join(folder, format);
       await dumped(db, path, `--format=${format}`);

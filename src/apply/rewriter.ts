@@ -32,6 +32,8 @@ export interface Outcome {
   readonly rowsInserted: number;
   /** How long the transaction took that did it. */
   readonly seconds: number;
+  /** How long others were let go first. */
+  readonly secondsGiven: number;
 }
 
 export type RewriterSettings = WriterSettings;
@@ -43,7 +45,7 @@ export type RewriterSettings = WriterSettings;
 export type Within = (client: pg.ClientBase, outcome: Rewritten) => Promise<void>;
 
 /** What a transaction did, which is yet to be committed. */
-type Rewritten = Omit<Outcome, 'seconds'>;
+type Rewritten = Omit<Outcome, 'seconds' | 'secondsGiven'>;
 
 /** How often a batch that meets other transactions is begun; Synapse gives up after five times. */
 const ATTEMPTS = 4;
@@ -63,7 +65,7 @@ function rewriteStatement(room: string, mode: Mode): string {
 
 const GIVE_WAY = 'CALL pg_temp.let_them_go_first()';
 const GIVE_WAY_TO_WRITERS = `
-  SELECT set_config('synapse_compress_state.first', pg_temp.transactions_that_write('0')::text, false);
+  SELECT set_config('synapse_compress_state.first', pg_temp.sessions_that_write('0')::text, false);
   ${GIVE_WAY}`;
 
 const BETWEEN_CHANGES = 'between changes';
@@ -125,8 +127,10 @@ export class Rewriter {
         const outcome = await this.#unlessInTheWay((isLast) =>
           this.#rewriteOnce(room, isLast ? 'in parts' : 'all or nothing', within, onLoss),
         );
+        const committed = performance.now();
         await this.#giveWay(GIVE_WAY);
-        return { ...firstSeen(unsure, outcome), seconds: outcome.seconds };
+        const secondsGiven = (performance.now() - committed) / 1000;
+        return { ...firstSeen(unsure, outcome), seconds: outcome.seconds, secondsGiven };
       });
     } catch (error) {
       if (unsure !== undefined && unsure.rewritten > 0) {
@@ -283,7 +287,7 @@ export class Rewriter {
       return ofBatch;
     }, onLoss);
     this.#leftOver = false;
-    return { ...outcome, seconds: (performance.now() - started) / 1000 };
+    return { ...outcome, seconds: (performance.now() - started) / 1000, secondsGiven: 0 };
   }
 
   /**

@@ -61,11 +61,13 @@ export class Throttle {
   }
 
   /** What has just been done, in so many seconds: the next pause is as long as that calls for. */
-  took({ rowsDeleted, rowsInserted }: Outcome, seconds: number): void {
+  took({ rowsDeleted, rowsInserted, secondsGiven }: Outcome, seconds: number): void {
     const { pace } = this.#settings;
     if (pace === undefined) return;
     const whole =
-      'share' in pace ? seconds / pace.share : (rowsDeleted + rowsInserted) / pace.rowsPerSecond;
+      'share' in pace
+        ? (seconds - secondsGiven) / pace.share
+        : (rowsDeleted + rowsInserted) / pace.rowsPerSecond;
     this.#restUntil = performance.now() + (whole - seconds) * 1000;
   }
 

@@ -1,4 +1,5 @@
 import { openSnapshot, type SnapshotSettings } from '../sources/postgres/snapshot.js';
+import { DEFAULT_LEVEL_SIZES } from '../planner/levels.js';
 import { ADAPTIVE_MARK } from './bookkeeping.js';
 
 /** What a room holds and what compressing it would save, estimated. Rows are rows of `state_groups_state`. */
@@ -34,10 +35,11 @@ const PLANNING = `
   SELECT set_config(name, 'on', true)
   FROM unnest(ARRAY['enable_hashjoin', 'enable_material', 'enable_mergejoin', 'enable_seqscan', 'enable_sort']) AS name`;
 
-/** The table of rows as a whole, and whether automatic runs have left their tables. */
+/** The table of rows as a whole, and whether there are the tables of automatic runs and of groups that go. */
 const TABLES = `
   SELECT has_table_privilege(to_regclass('state_compressor_state')::oid, 'SELECT')
       AND has_table_privilege(to_regclass('state_compressor_progress')::oid, 'SELECT') AS progress,
+    has_table_privilege(to_regclass('state_groups_pending_deletion')::oid, 'SELECT') AS pending,
     pg_relation_size('state_group_edges') / current_setting('block_size')::int AS edge_pages,
     pg_total_relation_size('state_groups_state') AS bytes`;
 
@@ -65,10 +67,10 @@ export function readEstimates(settings: EstimateSettings): Promise<Estimates> {
   return openSnapshot(settings, 'while the rooms were estimated', async ({ client, close }) => {
     await client.query(PLANNING);
     const { rows: tables } = await client.query<TablesRow>(TABLES);
-    const [{ progress, edge_pages, bytes }] = tables;
+    const [{ progress, pending, edge_pages, bytes }] = tables;
     const percentage = Math.min(100, (100 * DELTA_PAGES) / Math.max(1, Number(edge_pages)));
     const { rows } = await client.query<EstimateRow>(
-      estimateStatement(progress === true, percentage),
+      estimateStatement(progress === true, pending === true, percentage),
       [rooms.length === 0 ? null : rooms],
     );
     await close();
@@ -78,6 +80,7 @@ export function readEstimates(settings: EstimateSettings): Promise<Estimates> {
 
 interface TablesRow {
   readonly progress: boolean | null;
+  readonly pending: boolean | null;
   readonly edge_pages: string;
   readonly bytes: string;
 }
@@ -99,12 +102,17 @@ interface EstimateRow {
 
 const IS_NEW = '(last_compressed IS NULL OR id > last_compressed)';
 
-function estimateStatement(hasProgress: boolean, percentage: number): string {
+function estimateStatement(hasProgress: boolean, hasPending: boolean, percentage: number): string {
+  // What Synapse is about to delete is left as it is.
+  const stays = hasPending
+    ? 'AND NOT EXISTS (SELECT FROM state_groups_pending_deletion AS d WHERE d.state_group = g.id)'
+    : '';
   const progress = hasProgress
     ? `SELECT room_id, last_compressed, (
           SELECT max(max_size) FILTER (WHERE level_num = ${ADAPTIVE_MARK})
           FROM state_compressor_state AS s WHERE s.room_id = p.room_id
-          HAVING bool_and(current_head IS NULL)
+          HAVING bool_and(current_head IS NULL AND (level_num = ${ADAPTIVE_MARK}
+            OR (level_num, max_size) IN (${DEFAULT_LEVEL_SIZES.map((size, i) => `(${i + 1}, ${size})`).join(', ')})))
         ) AS snapshots_left FROM state_compressor_progress AS p`
     : "SELECT ''::text AS room_id, 0::bigint AS last_compressed, 0 AS snapshots_left WHERE false";
   return `
@@ -123,7 +131,7 @@ function estimateStatement(hasProgress: boolean, percentage: number): string {
         count(*) OVER (PARTITION BY room_id) AS snapshots
       FROM state_groups AS g LEFT JOIN progress USING (room_id)
       WHERE ($1 IS NULL OR room_id = ANY ($1))
-        AND NOT EXISTS (SELECT FROM state_group_edges AS e WHERE e.state_group = g.id)
+        AND NOT EXISTS (SELECT FROM state_group_edges AS e WHERE e.state_group = g.id) ${stays}
     ),
     snapshots AS (
       SELECT room_id, count(*) AS snapshots, count(*) FILTER (WHERE is_new) AS new_snapshots,

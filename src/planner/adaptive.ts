@@ -124,10 +124,7 @@ export class AdaptivePlanner implements Planner {
   }
 
   plan(states: LiveStates, state: number, stored: number, plan: Plan, toCome: number): boolean {
-    this.#awaited = grown(this.#awaited, states.length);
-    this.#lookedAt = grown(this.#lookedAt, states.length);
-    this.#deltaRows = grown(this.#deltaRows, states.length);
-    this.#leastRows = grown(this.#leastRows, states.length);
+    this.#makeRoom(states);
     const base = this.#choose(states, state, stored, toCome);
     const changed = base !== stored || (states.spareRows[state] > 0 && states.barred[base] === 0);
     plan.base = base;
@@ -146,6 +143,20 @@ export class AdaptivePlanner implements Planner {
     }
     this.#goOn(states, state, base);
     return changed;
+  }
+
+  /** The branch goes on with it, though nothing may be based on it anew if it is about to be deleted. */
+  stays(states: LiveStates, state: number, stored: number): void {
+    this.#makeRoom(states);
+    this.#deltaRows[state] = states.neededRows[state];
+    this.#goOn(states, state, stored);
+  }
+
+  #makeRoom({ length }: LiveStates): void {
+    this.#awaited = grown(this.#awaited, length);
+    this.#lookedAt = grown(this.#lookedAt, length);
+    this.#deltaRows = grown(this.#deltaRows, length);
+    this.#leastRows = grown(this.#leastRows, length);
   }
 
   endOfSuccessors(states: LiveStates, stored: number): void {
@@ -248,7 +259,7 @@ export class AdaptivePlanner implements Planner {
     for (let i = this.#headCount - 1; i >= 0; i--) {
       const head = this.#heads[i];
       const left = limit - states.hopsAfter[head] - 1;
-      if (left < 0 || head === stored) continue;
+      if (left < 0 || head === stored || states.barred[head] > 0) continue;
       const found = this.#rows(
         states,
         head,

@@ -28,6 +28,8 @@ export interface Planner {
   begin?(groups: GroupTable): void;
   /** Is told of each group that is only read, before those in range; for a planner that starts from such. */
   read?(states: LiveStates, state: number, stored: number): void;
+  /** Is told of each group in range that stays as it is stored, whatever would be planned. */
+  stays?(states: LiveStates, state: number, stored: number): void;
   /** Is told of a state that the last of the groups stored on it has come, planned or passed by. */
   endOfSuccessors?(states: LiveStates, stored: number): void;
   /**

@@ -202,6 +202,7 @@ export class RoomPlan extends Transform {
     if ((flags & IN_RANGE) === 0 || (flags & FROZEN) !== 0) {
       states.hopsAfter[state] = stored === NO_STATE ? 1 : states.hopsAfter[stored] + 1;
       if ((flags & IN_RANGE) === 0) this.#planner.read?.(states, state, stored);
+      else this.#planner.stays?.(states, state, stored);
       this.counts.passThrough(flags);
       this.#keep(index, rows);
     } else {

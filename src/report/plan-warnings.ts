@@ -1,8 +1,8 @@
 import type { RoomPlan } from '../planner/room-plan.js';
 import { counted } from './counted.js';
 
-/** What an operator should know of the groups that came, in sentences. */
-export function planWarnings({ counts, hasCreate }: RoomPlan): string[] {
+/** What an operator should know of the groups that came, in sentences; an export may lack a part. */
+export function planWarnings({ counts, hasCreate }: RoomPlan, isExport: boolean): string[] {
   const { contradictory, foreign, empty, withoutCreate } = counts;
   const warnings: string[] = [];
   const have = (count: number): string => counted(count, 'state group has', 'state groups have');
@@ -22,9 +22,10 @@ export function planWarnings({ counts, hasCreate }: RoomPlan): string[] {
       `${have(empty.count)} neither rows nor an edge, as only the first of a room should (the first: ${empty.examples.join(', ')}). If the tables were exported, see that all rows of state_groups_state were: with rows missing, the changes would lose state.`,
     );
   }
-  if (hasCreate && withoutCreate.count > 0) {
+  // Synapse has such groups of its own, of invitations for instance.
+  if (isExport && hasCreate && withoutCreate.count > 0) {
     warnings.push(
-      `${have(withoutCreate.count)} neither an edge nor an m.room.create event, which no full state is without (the first: ${withoutCreate.examples.join(', ')}). If the tables were exported, see that all of state_group_edges was: with edges missing, the changes would lose state.`,
+      `${have(withoutCreate.count)} neither an edge nor an m.room.create event, as full states have (the first: ${withoutCreate.examples.join(', ')}). See that all of state_group_edges was exported: with edges missing, the changes would lose state.`,
     );
   }
   return warnings;

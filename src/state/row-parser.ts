@@ -248,6 +248,8 @@ export class RowParser implements GroupRows {
       this.#skip = this.#isSkipped(this.#index);
       this.#expected = 0;
     }
+    // The groups before it are handed over first, and this line is read again.
+    if (this.#isPaused) return i;
     if (this.#withRoom && this.#isOfRoom?.(this.#index, bytes.subarray(room, i - 1)) === false)
       this.foreign = true;
     if (i - at > this.#prefixBytes.length) {

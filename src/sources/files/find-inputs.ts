@@ -111,9 +111,7 @@ class Search {
       if (as !== undefined) {
         throw new InputError(`${name} is SQL, of which all tables are read: give it with -i.`);
       }
-      return advice === undefined
-        ? this.#addDump(input, isNamed)
-        : this.#ignore(`${name} can't be read as a dump.`, isNamed, advice);
+      return this.#addDump(input, isNamed);
     }
 
     const ofName = tableOfName(basename(name));

@@ -132,7 +132,10 @@ export async function openInput(
   return new StreamInput(path, kind.isFIFO() ? fifoStream(path) : createReadStream(path), signal);
 }
 
-/** A thread that waits for a FIFO's writer, or for what it writes, would keep the process from ending. */
+/**
+ * A thread that waits for a FIFO's writer, or for what it writes, would keep the process from ending. Nothing is
+ * taken for the end before there was a writer, as Linux says nothing until then.
+ */
 function fifoStream(path: string): Readable {
   try {
     const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);

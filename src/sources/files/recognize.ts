@@ -46,7 +46,7 @@ function formatOf(head: Buffer, isAll: boolean): InputFormat | undefined {
   if (/^\ufeff?\s*[[{]/.test(begins)) return 'json';
   if (!isAll && !beginningOf(head).includes('\n')) return undefined;
   const line = firstLine(head);
-  if (isDump(line)) return 'dump';
+  if (isDump(line) && !CHANGES.begin.test(line)) return 'dump';
   // Both begin with a number, or with a column's name.
   return /^[^\t,]*,/.test(line) ? 'csv' : 'copy-text';
 }
@@ -92,8 +92,12 @@ function beginsWith(head: Buffer, bytes: string): boolean {
   return head.toString('latin1', 0, bytes.length) === bytes;
 }
 
-const CHANGES =
-  'It holds changes that synapse_compress_state made, and no tables: apply it, with synapse_compress_state apply or psql.';
+/** SQL that is written here. */
+const CHANGES = {
+  begin: /^-- (?:Written by|Changes for) synapse_compress_state /,
+  advice:
+    'It holds changes that synapse_compress_state made, and no tables: apply it, with synapse_compress_state apply or psql.',
+};
 
 /** What kinds of files begin with. */
 const MAGICS: readonly (readonly [magic: string, advice: string])[] = [
@@ -113,8 +117,6 @@ const MAGICS: readonly (readonly [magic: string, advice: string])[] = [
   ['\xff\xfe', converted('is in UTF-16', 'iconv -f UTF-16 -t UTF-8')],
   ['\xfe\xff', converted('is in UTF-16', 'iconv -f UTF-16 -t UTF-8')],
   [BYTE_ORDER_MARK, converted('begins with a byte order mark, as on Windows', 'tail -c +4')],
-  ['-- Written by synapse_compress_state ', CHANGES],
-  ['-- Changes for synapse_compress_state ', CHANGES],
   ['state_group\t', headed()],
   ['id\troom_id\t', headed()],
 ];
@@ -128,6 +130,7 @@ const TAR = { magic: 'ustar', at: 257 };
 function adviceFor(head: Buffer): string | undefined {
   const known = MAGICS.find(([magic]) => beginsWith(head, magic));
   if (known !== undefined) return known[1];
+  if (CHANGES.begin.test(firstLine(head))) return CHANGES.advice;
   if (!beginsWith(head.subarray(TAR.at), TAR.magic)) return undefined;
   return 'It is an archive of files that tar made. Unpack it into a folder: tar -xf FILE -C FOLDER, and give that with -i.';
 }

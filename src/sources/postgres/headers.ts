@@ -126,10 +126,8 @@ async function readPending(
   const pending = new IdList();
   if (!(await isTrue(client, PENDING_READABLE)) || !(await isTrue(client, ANY_PENDING)))
     return pending.sorted();
-  for (const { ids } of tables) {
-    for (const part of statementParts(ids)) {
-      await copyIds(client, pendingStatement(part), (id) => pending.add(id));
-    }
+  for (const part of statementParts(allIds(tables))) {
+    await copyIds(client, pendingStatement(part), (id) => pending.add(id));
   }
   return pending.sorted();
 }
@@ -140,7 +138,7 @@ async function isTrue(client: pg.Client, statement: string): Promise<boolean> {
 }
 
 /** The groups of all rooms, ascending. */
-function allIds(rooms: readonly RoomGroups[]): Float64Array {
+function allIds(rooms: readonly { readonly ids: Float64Array }[]): Float64Array {
   if (rooms.length === 1) return rooms[0].ids;
   return Float64Array.from(rooms.flatMap(({ ids }) => [...ids])).sort();
 }
