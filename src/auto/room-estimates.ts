@@ -1,4 +1,5 @@
 import { openSnapshot, type SnapshotSettings } from '../sources/postgres/snapshot.js';
+import { PENDING_READABLE } from '../sources/postgres/statements.js';
 import { DEFAULT_LEVEL_SIZES } from '../planner/levels.js';
 import { ADAPTIVE_MARK } from './bookkeeping.js';
 
@@ -39,7 +40,7 @@ const PLANNING = `
 const TABLES = `
   SELECT has_table_privilege(to_regclass('state_compressor_state')::oid, 'SELECT')
       AND has_table_privilege(to_regclass('state_compressor_progress')::oid, 'SELECT') AS progress,
-    has_table_privilege(to_regclass('state_groups_pending_deletion')::oid, 'SELECT') AS pending,
+    ${PENDING_READABLE} AS pending,
     pg_relation_size('state_group_edges') / current_setting('block_size')::int AS edge_pages,
     pg_total_relation_size('state_groups_state') AS bytes`;
 
@@ -70,7 +71,7 @@ export function readEstimates(settings: EstimateSettings): Promise<Estimates> {
     const [{ progress, pending, edge_pages, bytes }] = tables;
     const percentage = Math.min(100, (100 * DELTA_PAGES) / Math.max(1, Number(edge_pages)));
     const { rows } = await client.query<EstimateRow>(
-      estimateStatement(progress === true, pending === true, percentage),
+      estimateStatement(progress === true, pending, percentage),
       [rooms.length === 0 ? null : rooms],
     );
     await close();
@@ -80,7 +81,7 @@ export function readEstimates(settings: EstimateSettings): Promise<Estimates> {
 
 interface TablesRow {
   readonly progress: boolean | null;
-  readonly pending: boolean | null;
+  readonly pending: boolean;
   readonly edge_pages: string;
   readonly bytes: string;
 }

@@ -2,7 +2,10 @@ import type { Estimates, RoomEstimate } from '../auto/room-estimates.js';
 import { compressRoom } from '../compress.js';
 import { RoomNotFoundError } from '../errors.js';
 import { counted } from '../report/counted.js';
+import type { Progress } from '../report/progress-text.js';
 import { readableSize } from '../report/size.js';
+import type { Statistics } from '../report/statistics.js';
+import type { RoomToOpen } from '../sources/all-rooms.js';
 import { Arguments, readArguments } from './arguments.js';
 import type { Answer } from './arguments.js';
 import { InterruptedError } from './interruption.js';
@@ -128,31 +131,38 @@ async function exactly(
     try {
       for await (const room of all.rooms()) {
         const estimate = part.get(room.name)!;
-        try {
-          const { rowsBefore, rowsAfter } = await compressRoom({
-            source: await room.open(),
-            signal,
-            onProgress: (ofRoom) =>
-              status.progress({
-                groups: groups + ofRoom.groups,
-                totalGroups,
-                rows: rows + ofRoom.rows,
-              }),
-          });
-          const gain = Math.max(0, rowsBefore - rowsAfter);
-          exact.push({ ...estimate, rows: rowsBefore, gain });
-          rows += rowsBefore;
-        } catch (error) {
-          // It was deleted meanwhile.
-          if (!(error instanceof RoomNotFoundError)) throw error;
-        }
+        const found = await planned(room, signal, (ofRoom) =>
+          status.progress({
+            groups: groups + ofRoom.groups,
+            totalGroups,
+            rows: rows + ofRoom.rows,
+          }),
+        );
         groups += estimate.stateGroups;
+        if (found === undefined) continue;
+        const { rowsBefore, rowsAfter } = found;
+        exact.push({ ...estimate, rows: rowsBefore, gain: Math.max(0, rowsBefore - rowsAfter) });
+        rows += rowsBefore;
       }
     } finally {
       await all.close();
     }
   }
   return exact;
+}
+
+/** The figures of a room's plan; undefined if it was deleted meanwhile. */
+async function planned(
+  room: RoomToOpen,
+  signal: AbortSignal,
+  onProgress: (progress: Progress) => void,
+): Promise<Statistics | undefined> {
+  try {
+    return await compressRoom({ source: await room.open(), signal, onProgress });
+  } catch (error) {
+    if (!(error instanceof RoomNotFoundError)) throw error;
+    return undefined;
+  }
 }
 
 /** The rooms of each snapshot, by their ids. */

@@ -123,9 +123,7 @@ class Search {
     if (table === undefined) {
       const what =
         told === 'empty'
-          ? input.rereadable
-            ? `${name} is empty, and its name does not tell which table it holds: say it with --table.`
-            : `Nothing came from ${name}: see what the program before it says. If it is a table without rows, say which with --table.`
+          ? isEmpty(input)
           : `${name} holds no rows of ${TABLES}, or in no format that is known: it begins with '${beginning}'.`;
       return this.#ignore(what, isNamed, advice);
     }
@@ -189,6 +187,12 @@ class Search {
     if (isNamed) throw new InputError(`${what} ${advice ?? HOW_TO_EXPORT}`);
     this.#ignored.push(advice === undefined ? what : `${what} ${advice}`);
   }
+}
+
+function isEmpty({ name, rereadable }: Input): string {
+  return rereadable
+    ? `${name} is empty, and its name does not tell which table it holds: say it with --table.`
+    : `Nothing came from ${name}: see what the program before it says. If it is a table without rows, say which with --table.`;
 }
 
 function notLookedAt(files: readonly string[]): string[] {

@@ -124,7 +124,10 @@ async function readPending(
   tables: readonly GroupTable[],
 ): Promise<Float64Array> {
   const pending = new IdList();
-  if (!(await isTrue(client, PENDING_READABLE)) || !(await isTrue(client, ANY_PENDING)))
+  if (
+    !(await isTrue(client, `SELECT ${PENDING_READABLE} AS answer`)) ||
+    !(await isTrue(client, ANY_PENDING))
+  )
     return pending.sorted();
   for (const part of statementParts(allIds(tables))) {
     await copyIds(client, pendingStatement(part), (id) => pending.add(id));

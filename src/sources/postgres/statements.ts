@@ -135,7 +135,7 @@ export function groupsOfRoomsStatement(rooms: readonly string[], limit: number):
 
 /** Edges that a page of `state_group_edges` holds: of 8 kB, 44 bytes each. */
 const EDGES_PER_PAGE = 185;
-/** To look up an edge by its group, and then by its predecessor, takes as long as to read three in the table's order. */
+/** To look up an edge by its group, and then by its predecessor, takes longer than to read three in the table's order. */
 const CHEAPER = 3;
 
 /**
@@ -162,9 +162,9 @@ export function edgesToStatement(ids: Float64Array): string {
     FROM unnest(${idArray(ids)}) AS g (id) JOIN state_group_edges AS e ON e.prev_state_group = g.id`;
 }
 
-/** Whether there may be groups that Synapse (1.124 and later) is about to delete, and they may be read. */
+/** Whether there may be groups that Synapse (1.124 and later) is about to delete, and they may be read: an expression. */
 export const PENDING_READABLE =
-  "SELECT has_table_privilege(to_regclass('state_groups_pending_deletion')::oid, 'SELECT') IS TRUE AS answer";
+  "has_table_privilege(to_regclass('state_groups_pending_deletion')::oid, 'SELECT') IS TRUE";
 
 /** Whether there are any. */
 export const ANY_PENDING = 'SELECT EXISTS (SELECT FROM state_groups_pending_deletion) AS answer';
