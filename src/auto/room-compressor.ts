@@ -1,5 +1,5 @@
 import type pg from 'pg';
-import { BatchSize } from '../apply/apply-changes.js';
+import { BatchSize } from '../apply/batch-size.js';
 import type { Rewriter, Within } from '../apply/rewriter.js';
 import { Throttle } from '../apply/throttle.js';
 import { DatabaseError, RoomNotFoundError } from '../errors.js';

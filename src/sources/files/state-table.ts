@@ -17,8 +17,7 @@ export type Told = StateTable | 'empty' | 'other' | 'incomplete';
 export const STATE_TABLES = ['state_groups_state', 'state_group_edges', 'state_groups'] as const;
 
 /** Tables of Synapse's whose names hold one of these. */
-const OTHER_TABLES =
-  /event_to_state_groups|state_groups_(?:pending_deletion|persisting)|state_groups_id_seq/;
+const OTHER_TABLES = /event_to_state_groups|state_groups_(?:pending_deletion|persisting)/;
 
 /** The table that a file's name speaks of. */
 export function tableOfName(name: string): StateTable | undefined {
