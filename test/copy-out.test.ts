@@ -5,7 +5,7 @@ import { finished } from 'node:stream/promises';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import type pg from 'pg';
-import { DatabaseError } from '../src/errors.js';
+import { InputError } from '../src/errors.js';
 import { CopyOut } from '../src/sources/postgres/copy-out.js';
 import { IdReader, idOf } from '../src/sources/postgres/id-reader.js';
 
@@ -91,11 +91,21 @@ test('ids are read however their text is cut', () => {
   );
 });
 
-test('an id that a number can not hold is named', () => {
-  for (const text of ['9007199254740992', '9007199254740993', '9223372036854775807', '-1']) {
-    const error = { name: DatabaseError.name, message: new RegExp(`state group ${text}\\. Ids`) };
-    const reader = new IdReader(() => {});
-    assert.throws(() => reader.write(Buffer.from(`1\n${text}\n`)), error);
-    assert.throws(() => idOf(text), error);
+test('what is no id that a number can hold is named, or handed over in its place', () => {
+  const large = ['9007199254740992', '9007199254740993', '9223372036854775807'];
+  for (const text of [...large, '-1', '\\N', '4x', 'Infinity']) {
+    const isRight = (error: unknown): boolean =>
+      error instanceof InputError && error.message.includes(`a state group ${text}. Ids`);
+    const bytes = Buffer.from(`1\n${text}\t2\n`);
+    assert.throws(() => new IdReader(() => {}).write(bytes), isRight);
+    assert.throws(() => idOf(text), isRight);
+    const read: unknown[] = [];
+    const reader = new IdReader(
+      (id) => read.push(id),
+      (error) => read.push(isRight(error)),
+    );
+    reader.write(bytes.subarray(0, 3));
+    reader.write(bytes.subarray(3));
+    assert.deepEqual(read, [1, true, 2]);
   }
 });

@@ -5,7 +5,7 @@ import { buffer, text } from 'node:stream/consumers';
 import { after, before, describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { inspect } from 'node:util';
-import { DatabaseError, RoomNotFoundError } from '../src/errors.js';
+import { DatabaseError, InputError, RoomNotFoundError } from '../src/errors.js';
 import { FROZEN, IN_RANGE, NO_PREDECESSOR, PENDING } from '../src/sources/group-table.js';
 import {
   ALL_EDGES,
@@ -16,6 +16,7 @@ import {
   ROW_COLUMNS,
 } from '../src/sources/postgres/check-statements.js';
 import pg from 'pg';
+import { openPostgresRooms } from '../src/sources/postgres/postgres-rooms.js';
 import { openPostgresSource } from '../src/sources/postgres/postgres-source.js';
 import {
   ANCESTORS,
@@ -446,12 +447,14 @@ test('a chain of thousands of ancestors out of range is walked', async (t) => {
   assert.equal(source.groups.flags.filter((flags) => flags === IN_RANGE).length, 5);
 });
 
-test('ids beyond 2^53 are named, wherever they stand', async (t) => {
+test('ids that are no numbers here are named, wherever they stand, and end no other room', async (t) => {
   const large = '9007199254740993';
-  for (const statement of [
-    `INSERT INTO state_groups VALUES (${large}, '${ROOM}', '$')`,
-    `INSERT INTO state_group_edges VALUES (2, ${large})`,
-    `INSERT INTO state_group_edges VALUES (1, ${large})`,
+  const nullable = 'ALTER TABLE state_group_edges ALTER prev_state_group DROP NOT NULL';
+  for (const [statement, named] of [
+    [`INSERT INTO state_groups VALUES (${large}, '${ROOM}', '$')`, large],
+    [`INSERT INTO state_group_edges VALUES (2, ${large})`, large],
+    [`INSERT INTO state_group_edges VALUES (1, ${large})`, large],
+    [`${nullable}; INSERT INTO state_group_edges VALUES (2, NULL)`, String.raw`\N`],
   ]) {
     const db = await testDatabase(t);
     await addGroups(
@@ -459,14 +462,23 @@ test('ids beyond 2^53 are named, wherever they stand', async (t) => {
       [
         [1, ROOM],
         [2, ROOM],
+        [3, OTHER],
       ],
       [[2, 1]],
     );
     await db.query(statement);
-    await assert.rejects(open(db, { minStateGroup: 1 }), {
-      name: DatabaseError.name,
-      message: new RegExp(`state group ${large}`),
-    });
+    const isNamed = (error: unknown): boolean =>
+      error instanceof InputError && error.message.includes(`a state group ${named}.`);
+    await assert.rejects(open(db, { minStateGroup: 1 }), isNamed);
+    const other = await openPostgresSource({ dsn: db.url, env: {}, room: OTHER, range: {} });
+    assert.deepEqual([...other.groups.ids], [3]);
+    await other.close();
+    const all = await openPostgresRooms({ dsn: db.url, env: {} });
+    for await (const room of all.rooms()) {
+      if (room.name === ROOM) await assert.rejects(room.open(), isNamed);
+      else await (await room.open()).close();
+    }
+    await all.close();
     await sessionsEnded(db);
   }
 });

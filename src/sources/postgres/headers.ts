@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import type pg from 'pg';
+import type { InputError } from '../../errors.js';
 import { GroupTableBuilder, withPending } from '../group-table.js';
 import type { GroupTable } from '../group-table.js';
 import { IdFinder, IdList, indexOfId } from '../id-list.js';
@@ -45,7 +46,7 @@ interface RoomGroups {
  * Ids and edges come by COPY, which saves the client a tenth of a second for 74,000 groups next to a
  * cursor. Groups that are not in range are few as a rule, and come by a cursor.
  *
- * @throws DatabaseError for an id beyond 2^53 - 1; errors of the server and of the connection as they are
+ * @throws InputError for an id beyond 2^53 - 1; errors of the server and of the connection as they are
  */
 export async function readHeaders(
   client: pg.Client,
@@ -70,7 +71,8 @@ export async function readSmallRooms(
   rooms: readonly string[],
 ): Promise<(GroupTable | undefined)[]> {
   const groups = rooms.map((): number[] => []);
-  await copyPairs(client, groupsOfRoomsStatement(rooms, SMALL_ROOM + 1), (number, id) => {
+  await copyPairs(client, groupsOfRoomsStatement(rooms, SMALL_ROOM + 1), (number, id, unusable) => {
+    if (unusable !== undefined) throw unusable;
     groups[number - 1].push(id);
   });
   const small = groups.flatMap((ids, i) =>
@@ -86,18 +88,23 @@ async function readTables(client: pg.Client, rooms: readonly RoomGroups[]): Prom
   const [roomOf, roomOfPrev] = roomFinders(rooms, ids);
   // Groups out of range that have one in range as predecessor.
   const successors = rooms.map(() => new IdList());
-  const onEdge = (group: number, prev: number): void => {
+  // An id that is no number here matters only on an edge of ours.
+  const onEdge: OnPair = (group, prev, unusable) => {
     const room = roomOf(group);
-    if (room >= 0) builders[room].addEdge(group, prev);
+    if (room < 0) return;
+    if (unusable !== undefined) throw unusable;
+    builders[room].addEdge(group, prev);
   };
-  const onEdgeTo = (group: number, prev: number): void => {
+  const onEdgeTo: OnPair = (group, prev, unusable) => {
     const room = roomOfPrev(prev);
-    if (room >= 0 && roomOf(group) !== room) successors[room].add(group);
+    if (room < 0) return;
+    if (unusable !== undefined) throw unusable;
+    if (roomOf(group) !== room) successors[room].add(group);
   };
   if (await isTrue(client, fewEdgesStatement(ids.length))) {
-    await copyPairs(client, ALL_EDGES, (group, prev) => {
-      onEdge(group, prev);
-      onEdgeTo(group, prev);
+    await copyPairs(client, ALL_EDGES, (group, prev, unusable) => {
+      onEdge(group, prev, unusable);
+      onEdgeTo(group, prev, unusable);
     });
   } else {
     await copyEdges(client, ids, edgesStatement, onEdge);
@@ -205,24 +212,29 @@ async function copyEdges(
   client: pg.Client,
   ids: Float64Array,
   statementOf: (ids: Float64Array) => string,
-  onEdge: (group: number, prev: number) => void,
+  onEdge: OnPair,
 ): Promise<void> {
   for (const part of statementParts(ids)) await copyPairs(client, statementOf(part), onEdge);
 }
 
-async function copyPairs(
-  client: pg.Client,
-  statement: string,
-  onPair: (first: number, second: number) => void,
-): Promise<void> {
+/** Takes two ids, NaN for one that is unusable. */
+type OnPair = (first: number, second: number, unusable: InputError | undefined) => void;
+
+async function copyPairs(client: pg.Client, statement: string, onPair: OnPair): Promise<void> {
   let first: number | undefined;
-  await copyIds(client, statement, (id) => {
+  let unusable: InputError | undefined;
+  const onId = (id: number): void => {
     if (first === undefined) {
       first = id;
     } else {
-      onPair(first, id);
+      onPair(first, id, unusable);
       first = undefined;
+      unusable = undefined;
     }
+  };
+  await copyIds(client, statement, onId, (error) => {
+    unusable ??= error;
+    onId(NaN);
   });
 }
 
@@ -230,8 +242,9 @@ async function copyIds(
   client: pg.Client,
   statement: string,
   onId: (id: number) => void,
+  onUnusable?: (error: InputError) => void,
 ): Promise<void> {
-  const reader = new IdReader(onId);
+  const reader = new IdReader(onId, onUnusable);
   let failure: unknown;
   const copy = new CopyOut(`COPY (${statement}) TO STDOUT`, (chunk) => {
     // Thrown here, it would be thrown at the socket.

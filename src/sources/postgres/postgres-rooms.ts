@@ -1,7 +1,7 @@
 import { finished } from 'node:stream/promises';
 import type { Readable } from 'node:stream';
 import type pg from 'pg';
-import { RoomNotFoundError } from '../../errors.js';
+import { InputError, RoomNotFoundError } from '../../errors.js';
 import type { AllRooms, RoomToOpen } from '../all-rooms.js';
 import { chunkStream } from '../chunk-stream.js';
 import type { RoomSource } from '../room-source.js';
@@ -61,7 +61,11 @@ async function* roomsOf(
   for (let start = 0; start < names.length; start += ROOMS_AT_ONCE) {
     const rooms = names.slice(start, start + ROOMS_AT_ONCE).map((bytes) => bytes.toString());
     const tables = await reading(`rooms '${rooms[0]}' to '${rooms.at(-1)}'`, signal, () =>
-      readSmallRooms(client, rooms),
+      readSmallRooms(client, rooms).catch((error: unknown) => {
+        // Each by itself, the room that it is of is told.
+        if (error instanceof InputError) return [];
+        throw error;
+      }),
     );
     for (const [i, name] of rooms.entries()) {
       const open = async (): Promise<RoomSource> => {
