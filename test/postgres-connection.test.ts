@@ -166,20 +166,32 @@ test('a connection that is cut while we are let in is not told as a refusal', as
 test('a missing password is looked up in the password file, for TCP and for sockets', async (t) => {
   const { host, port, user, password, socketDirectory } = address;
   const file = join(await temporaryFolder(t), 'pgpass');
-  // To psql an empty variable is none.
-  process.env['PGPASSWORD'] = '';
-  t.after(() => delete process.env['PGPASSWORD']);
   await admin.query(`CREATE ROLE secretive LOGIN PASSWORD 'a:b\\c'`);
   t.after(() => admin.query('DROP ROLE secretive'));
   await accessRule(t, 'local all secretive scram-sha-256');
   writeFileSync(
     file,
-    `${host}:${port}:*:${user}:${password}\n${socketDirectory}:${port}:postgres:secretive:a\\:b\\\\c\n`,
+    `#${host}:${port}:*:${user}:old\n${host}:${port}:x\\:y:${user}:other\n${host}:${port}:*:${user}:${password}\n${socketDirectory}:${port}:postgres:secretive:a\\:b\\\\c:more\n`,
     { mode: 0o600 },
   );
   for (const parameters of [{}, { host: socketDirectory, user: 'secretive' }]) {
-    const client = await connected({ ...parameters, password: '' }, { PGPASSFILE: file });
+    // To psql an empty variable is none.
+    const env = { PGPASSFILE: file, PGPASSWORD: '' };
+    const client = await connected({ ...parameters, password: '' }, env);
     await client.end();
+  }
+  for (const [mode, advice] of [
+    [
+      0o640,
+      `The password file ${file} is not used because others may read it: chmod 0600 ${file}.`,
+    ],
+    [0o600, 'Put it into the URL, PGPASSWORD or the password file ~/.pgpass.'],
+  ] as const) {
+    chmodSync(file, mode);
+    await assert.rejects(connected({ user: 'nobody', password: '' }, { PGPASSFILE: file }), {
+      name: DatabaseError.name,
+      message: `Postgres at ${host}:${port} wants a password for user "nobody", and none is given. ${advice}`,
+    });
   }
 });
 

@@ -1,7 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import * as tls from 'node:tls';
 import pg from 'pg';
-import pgPass from 'pgpass';
 import { UsageError } from '../../errors.js';
 import { isDefaultSocketFolder, isSocketFolder } from './connection-settings.js';
 import type { ConnectionSettings, TlsSettings } from './connection-settings.js';
@@ -14,6 +13,7 @@ import {
   PasswordMissing,
 } from './database-errors.js';
 import type { ConnectStage } from './database-errors.js';
+import { passwordFrom } from './password-file.js';
 
 /** What the system's TLS library trusts, as Debian, Red Hat, SUSE and Alpine have it. */
 const SYSTEM_CERTIFICATES = [
@@ -191,15 +191,9 @@ async function passwordOf(settings: ConnectionSettings): Promise<string> {
   const { host, port, database, user, password, passwordFile } = settings;
   if (password !== undefined) return password;
   if (passwordFile === undefined) throw new PasswordMissing();
-  const owners = isDefaultSocketFolder(host) ? ['localhost', host] : [host];
-  for (const owner of owners) {
-    const found = await new Promise<string | undefined>((resolve) => {
-      // It looks at the process's variables alone, and takes an empty password for one.
-      process.env['PGPASSFILE'] = passwordFile;
-      if (process.env['PGPASSWORD'] === '') delete process.env['PGPASSWORD'];
-      pgPass({ host: owner, port, database, user }, resolve);
-    });
-    if (found !== undefined) return found;
-  }
-  throw new PasswordMissing();
+  const hosts = isDefaultSocketFolder(host) ? ['localhost', host] : [host];
+  const logins = hosts.map((name) => ({ host: name, port, database, user }));
+  const found = await passwordFrom(passwordFile, logins);
+  if (found === undefined) throw new PasswordMissing();
+  return found;
 }

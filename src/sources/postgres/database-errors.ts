@@ -19,7 +19,7 @@ export class ConnectFailure extends Error {
 /** The attempt took longer than the settings allow. */
 export class ConnectTimeout extends Error {}
 
-/** The server wants a password and there is none. */
+/** The server wants a password and there is none; the message says why the password file has none, if it might. */
 export class PasswordMissing extends Error {}
 
 /** What an operator should know about a failed attempt; the password is never part of it. */
@@ -78,7 +78,7 @@ function tlsFailed(cause: Error, settings: ConnectionSettings): string {
 function refused(cause: Error, settings: ConnectionSettings): string {
   const { database, user } = settings;
   if (cause instanceof PasswordMissing) {
-    return `${serverAt(settings)} wants a password for user "${user}", and none is given. Put it into the URL, PGPASSWORD or the password file ~/.pgpass.`;
+    return `${serverAt(settings)} wants a password for user "${user}", and none is given. ${cause.message || 'Put it into the URL, PGPASSWORD or the password file ~/.pgpass.'}`;
   }
   switch (codeOf(cause)) {
     case '28P01':
