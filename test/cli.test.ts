@@ -207,10 +207,19 @@ test('a terminal obeys nothing of a room, and no password is shown that stands i
   const room = '!x\u001b[2J\u009b\u202e\rDone';
   const { stderr } = await runCli(['-i', folder, '-r', room]);
   assert.ok(stderr.includes(String.raw`room '!x\u001b[2J\u009b\u202e\u000dDone'`), stderr);
-  for (const args of [['-i', 'postgresql://u:s3cret@h/d'], ['postgresql://u:s3cret@h/d']]) {
-    const misplaced = await runCli([...args, '-r', ROOM]);
-    assert.notEqual(misplaced.code, 0);
-    assert.match(misplaced.stderr, /postgresql:\/\/u:…@h\/d/);
+  for (const [connection, shown] of [
+    ['postgresql://u:s3cret@h/d', 'postgresql://u:…@h/d'],
+    ['postgresql://u:my@s3cret@h/d', 'postgresql://u:…@h/d'],
+    ['postgresql://u:my s3cret@h/d', 'postgresql://u:…@h/d'],
+    ['host=h password=s3cret user=u', 'host=h password=… user=u'],
+    [`host=h password = 'my \\'s3cret' user=u`, 'host=h password = … user=u'],
+  ]) {
+    for (const args of [['-i', connection], [connection]]) {
+      const misplaced = await runCli([...args, '-r', ROOM]);
+      assert.notEqual(misplaced.code, 0);
+      assert.ok(misplaced.stderr.includes(shown), misplaced.stderr);
+      assert.doesNotMatch(misplaced.stderr, /s3cret|my/);
+    }
   }
 });
 

@@ -14,7 +14,13 @@ export function onOneLine(text: string): string {
   return printable(text).replaceAll('\n', escaped);
 }
 
-/** A text without the password of a URL that stands where none belongs. */
+/** From the name of a URL's user on to the last @ of the line, as a password may have some; and libpq's keywords. */
+const PASSWORDS =
+  /(postgres\w*:?\/*[^\s:@/]*:).+@|(password\s*=\s*)(?:'(?:[^'\\]|\\.)*'?|[^\s']+)/gi;
+
+/** A text without the passwords of connection strings that stand where none belongs. */
 export function withoutPassword(text: string): string {
-  return text.replaceAll(/(postgres\w*:?\/*[^\s:@/]*:)[^\s@]+@/gi, '$1…@');
+  return text.replaceAll(PASSWORDS, (_, url?: string, keyword?: string) =>
+    url === undefined ? `${keyword}…` : `${url}…@`,
+  );
 }
