@@ -22,7 +22,9 @@ export class InputError extends CompressStateError {
 }
 
 /** An input file is not the same any more: what was read of it may be parts of two exports. */
-export class ChangedInputError extends InputError {}
+export class ChangedInputError extends CompressStateError {
+  readonly exitCode = 3;
+}
 
 /** The room has no state groups in the source, or none in the chosen range. */
 export class RoomNotFoundError extends CompressStateError {

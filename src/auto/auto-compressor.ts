@@ -254,7 +254,7 @@ function isDiskFull(error: unknown): boolean {
 }
 
 const IN_ORDER = {
-  gain: (a: RoomEstimate, b: RoomEstimate) => b.gain - a.gain || a.room.localeCompare(b.room),
+  gain: (a: RoomEstimate, b: RoomEstimate) => b.gain - a.gain || (a.room < b.room ? -1 : 1),
   id: (a: RoomEstimate, b: RoomEstimate) => (a.firstNewGroup ?? 0) - (b.firstNewGroup ?? 0),
 };
 

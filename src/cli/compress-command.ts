@@ -1,6 +1,6 @@
 import { compressRooms } from '../compress-rooms.js';
 import { compressRoom } from '../compress.js';
-import { ChangedInputError, InputError, OutputError, UsageError } from '../errors.js';
+import { InputError, OutputError, UsageError } from '../errors.js';
 import { nextSteps } from '../report/next-steps.js';
 import type { Progress } from '../report/progress-text.js';
 import type { Totals } from '../report/room-totals.js';
@@ -180,8 +180,7 @@ async function compressOne(run: Run, source: RoomSource): Promise<Statistics> {
     planner: plannerOf(command, source.groups),
     graphs: run.graphs,
   }).catch((error: unknown) => {
-    const isOfRows = error instanceof InputError && !(error instanceof ChangedInputError);
-    throw source.isOnTrust && isOfRows ? new BrokenTrustError() : error;
+    throw source.isOnTrust && error instanceof InputError ? new BrokenTrustError() : error;
   });
   for (const line of summaryLines(statistics)) status.say(line);
   await leaveNoChanges(run, statistics);

@@ -17,7 +17,7 @@ export class Plan {
 export interface Planner {
   /** The name of the strategy, with its settings, as the header of the output gives it. */
   readonly description: string;
-  /** Groups for which no base had only keys of theirs, and their rows. */
+  /** Groups with a predecessor that are to be written in full: no base had only keys of theirs, or none was worth it. */
   readonly forcedResets: number;
   readonly forcedResetRows: number;
   /** What an operator should know, once all groups are planned. */

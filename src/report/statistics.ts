@@ -6,7 +6,7 @@ export interface Statistics {
   readonly strategy: string;
   /** Groups read: those in range and the ancestors that were only read. */
   readonly stateGroups: number;
-  /** The last group in range; `-b` takes it where a run with `-n` is to be gone on with. */
+  /** The last group in range: `-b` of the run that continues one with `-n`. */
   readonly lastStateGroup: number;
   readonly rowsBefore: number;
   readonly rowsAfter: number;
@@ -15,7 +15,10 @@ export interface Statistics {
   readonly bytesAfter: number;
   /** What groups of other rooms, or of none, have of these: they are only read. */
   readonly elsewhere: { readonly groups: number; readonly rows: number; readonly bytes: number };
-  /** Groups written in full because no base had only keys of theirs, and the rows of these groups. */
+  /**
+   * Groups with a predecessor that are written in full, and their rows. By levels because no base has only keys of
+   * theirs; by adaptive also because none saves enough for the hops that it takes.
+   */
   readonly forcedResets: number;
   readonly forcedResetRows: number;
   /** Groups for which the planner chose another predecessor than the stored one. */

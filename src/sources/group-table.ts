@@ -74,8 +74,8 @@ export interface GroupTable {
 }
 
 /**
- * While a table is put together each group has marks: the bits of `flags`, and these. A mark of a kind
- * of irregularity is set once a group, however many edges are to blame.
+ * While a table is put together each group has marks: the first three bits of `flags`, and these, which are no
+ * flags. A mark of a kind of irregularity is set once a group, however many edges are to blame.
  */
 const FLAGS = IN_RANGE | FROZEN | UNREADABLE;
 const NEEDED = 8;
@@ -235,7 +235,7 @@ export class GroupTableBuilder {
   }
 }
 
-/** The table with those of its groups marked that Synapse is about to delete; `pending` may have others. */
+/** Marks those groups of the table that Synapse is about to delete; `pending` may have others. Changes `flags`. */
 export function withPending(table: GroupTable, pending: Float64Array): GroupTable {
   const { ids, flags, irregularities } = table;
   const groups = new GroupCount();

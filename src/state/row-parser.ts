@@ -481,7 +481,7 @@ function specialByte(view: DataView, at: number): number {
     const word = view.getInt32(at);
     const backslash = word ^ 0x5c5c5c5c;
     const special = ((word - 0x0e0e0e0e) & ~word) | ((backslash - 0x01010101) & ~backslash);
-    // A borrow can mark a byte after the first special one, never before: so look at each.
+    // A borrow marks a byte before a special one as well, so each is looked at.
     if ((special & 0x80808080) !== 0) break;
   }
   for (; ; at++) {

@@ -27,6 +27,7 @@ function collectYoung(): void {
   if (collect === undefined) {
     setFlagsFromString('--expose-gc');
     collect = runInNewContext('gc') as NonNullable<typeof collect>;
+    setFlagsFromString('--no-expose-gc');
   }
   collect({ type: 'minor' });
 }

@@ -1,7 +1,7 @@
 import { grown } from '../../state/grown.js';
 
 /**
- * Consecutive lines of one state group, `count` such pieces, in one stretch of bytes. The arrays are
+ * Consecutive lines with one key, `count` such pieces, in one stretch of bytes. The arrays are
  * used again for the next stretch.
  */
 export class Pieces {
@@ -9,7 +9,7 @@ export class Pieces {
   /** Where `bytes` stand in the whole input. */
   position = 0;
   count = 0;
-  /** State groups. */
+  /** State groups; for all rooms, the number of a group's room times the number of groups, and its place among them. */
   keys = new Float64Array(1024);
   /** Where each piece begins in `bytes`, and the offset after its end. */
   starts = new Int32Array(1024);
