@@ -131,6 +131,11 @@ export class Arguments {
     if (value === undefined) return undefined;
     return parseInteger(value, flag(name, this.#options), least, most);
   }
+
+  /** In bytes, what an option with a default gives in decimal megabytes, as disks and `top` count them. */
+  megabytes(name: string): number {
+    return this.integer(name, 1)! * 1_000_000;
+  }
 }
 
 /** The number that is written, where it is one from `least` to `most`; `what` is what messages call it. */

@@ -9,7 +9,7 @@ import { endWith } from '../sinks/output.js';
 import { APPLY_OPTIONS, applyOptionsOf } from './apply-options.js';
 import { Arguments, readArguments } from './arguments.js';
 import type { Answer } from './arguments.js';
-import { chosenStrategy } from './command-line.js';
+import { chosenStrategy } from './strategy-options.js';
 import { failureOf } from './failure.js';
 import { InterruptedError } from './interruption.js';
 import type { Interruption } from './interruption.js';

@@ -4,18 +4,17 @@ import { reportText } from '../check/report-text.js';
 import { IrregularTablesError, UsageError } from '../errors.js';
 import { Arguments, readArguments } from './arguments.js';
 import type { Answer } from './arguments.js';
-import { memoryOf } from './command-line.js';
-import type { CompressCommand } from './command-line.js';
 import { InterruptedError } from './interruption.js';
 import type { Interruption } from './interruption.js';
 import { printResult } from './print-result.js';
 import { SOURCE_OPTIONS, SOURCE_RULE, sourceOf } from './source-argument.js';
+import type { Source } from './source-argument.js';
 import type { StatusLine } from './status-line.js';
 import { temporaryFolder } from './temporary-folder.js';
 
 /** What a command line of `check` asks for, checked. */
 export interface CheckCommand {
-  readonly source: CompressCommand['source'];
+  readonly source: Source;
   /** Without one all rooms are checked. */
   readonly room: string | undefined;
   readonly json: boolean;
@@ -56,7 +55,7 @@ export function parseCheckCommand(args: readonly string[]): CheckCommand | Answe
     source: sourceOf(source),
     room: given.text('room-id'),
     json: given.has('json'),
-    memory: memoryOf(given),
+    memory: given.megabytes('memory'),
     tmpdir: given.text('tmpdir'),
   };
 }

@@ -17,7 +17,7 @@ import type { Planner } from '../planner/planner.js';
 import type { AllRooms } from '../sources/all-rooms.js';
 import type { GroupTable } from '../sources/group-table.js';
 import type { RoomSource } from '../sources/room-source.js';
-import type { CompressCommand } from './command-line.js';
+import type { CompressCommand } from './compress-arguments.js';
 import type { Commit } from './commit.js';
 import { isClosedPipe } from './failure.js';
 import { openFigures } from './figures.js';

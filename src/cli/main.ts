@@ -1,7 +1,7 @@
 import { setTimeout } from 'node:timers/promises';
 import { UsageError } from '../errors.js';
 import type { Answer } from './arguments.js';
-import { parseCommandLine } from './command-line.js';
+import { parseCompressCommand } from './compress-arguments.js';
 import { failureOf } from './failure.js';
 import { Interruption } from './interruption.js';
 import { StatusLine } from './status-line.js';
@@ -100,7 +100,7 @@ async function run(
       return runApplyCommand(command, status, interruptible());
     }
     default: {
-      const command = parseCommandLine(args, process.env);
+      const command = parseCompressCommand(args, process.env);
       if ('text' in command) return command;
       const { runCompressCommand } = await import('./compress-command.js');
       return runCompressCommand(command, status, interruptible());

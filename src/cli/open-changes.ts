@@ -8,7 +8,7 @@ import type { OpenOutput, SpoolSettings } from '../sinks/output.js';
 import { packedOutput, packingOfName } from '../sinks/packed-output.js';
 import { openTablesOutput } from '../sinks/tables-output.js';
 import { VERSION } from '../version.js';
-import type { CompressCommand } from './command-line.js';
+import type { CompressCommand } from './compress-arguments.js';
 
 /**
  * Opens what `-o` names for changes, in the form that `--format` and the name's end ask for; undefined without -o.

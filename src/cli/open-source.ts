@@ -1,7 +1,7 @@
 import { RoomNotFoundError } from '../errors.js';
 import type { AllRooms } from '../sources/all-rooms.js';
 import type { RoomSource } from '../sources/room-source.js';
-import type { CompressCommand } from './command-line.js';
+import type { CompressCommand } from './compress-arguments.js';
 
 /** Loads the one source that is needed: the other's packages cost a tenth of a second. */
 export async function openSource(

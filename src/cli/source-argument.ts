@@ -1,8 +1,20 @@
 import type { Options } from 'yargs';
 import { UsageError } from '../errors.js';
-import type { CompressCommand } from './command-line.js';
+import type { StateTable } from '../sources/files/state-table.js';
 import { OPTIONS } from './options.js';
 import type { OptionName } from './options.js';
+
+/**
+ * A DSN, empty when the `PG*` variables say it all; or the files, folders and `-` to read, and the files of which
+ * it is given what table they hold.
+ */
+export type Source =
+  | { readonly kind: 'postgres'; readonly dsn: string }
+  | {
+      readonly kind: 'files';
+      readonly inputs: readonly string[];
+      readonly tables?: Readonly<Partial<Record<StateTable, string>>>;
+    };
 
 /**
  * The source that an argument names: a database where it begins as a URL of Postgres does
@@ -10,7 +22,7 @@ import type { OptionName } from './options.js';
  *
  * @throws UsageError if it is empty
  */
-export function sourceOf(argument: string): CompressCommand['source'] {
+export function sourceOf(argument: string): Source {
   if (argument === '') throw new UsageError('A source has an empty name.');
   return /^(postgres(ql)?:\/\/|\s*[a-z_]+\s*=)/.test(argument)
     ? { kind: 'postgres', dsn: argument }

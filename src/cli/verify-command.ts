@@ -10,21 +10,20 @@ import type { Comparison } from '../verify/compare-rooms.js';
 import { counted } from '../report/counted.js';
 import { Arguments, readArguments } from './arguments.js';
 import type { Answer } from './arguments.js';
-import { memoryOf } from './command-line.js';
-import type { CompressCommand } from './command-line.js';
 import { InterruptedError } from './interruption.js';
 import type { Interruption } from './interruption.js';
 import { openSource } from './open-source.js';
 import { printResult } from './print-result.js';
 import { SOURCE_OPTIONS, SOURCE_RULE, sourceOf } from './source-argument.js';
+import type { Source } from './source-argument.js';
 import type { StatusLine } from './status-line.js';
 import { temporaryFolder } from './temporary-folder.js';
 
 /** What a command line of `verify` asks for, checked. */
 export interface VerifyCommand {
-  readonly before: CompressCommand['source'];
+  readonly before: Source;
   /** Another source; or the file of changes, or `-`, to lay over BEFORE. */
-  readonly after: CompressCommand['source'] | { readonly kind: 'changes'; readonly path: string };
+  readonly after: Source | { readonly kind: 'changes'; readonly path: string };
   readonly room: string;
   /** Bytes that the sorts of the input files may take together. */
   readonly memory: number;
@@ -69,7 +68,7 @@ export function parseVerifyCommand(args: readonly string[]): VerifyCommand | Ans
     before: sourceOf(before),
     after: changes === undefined ? sourceOf(after) : { kind: 'changes', path: changes },
     room: roomOf(given),
-    memory: memoryOf(given),
+    memory: given.megabytes('memory'),
     tmpdir: given.text('tmpdir'),
   };
 }
@@ -137,7 +136,7 @@ async function openBoth(
   status: StatusLine,
   signal: AbortSignal,
 ): Promise<readonly [before: RoomSource, after: RoomSource]> {
-  const open = (source: CompressCommand['source'], name: string): Promise<RoomSource> => {
+  const open = (source: Source, name: string): Promise<RoomSource> => {
     const place = source.kind === 'postgres' ? 'DB' : 'files';
     status.say(`Fetching state ${name} from ${place} for room '${room}'...`);
     return openSource({ source, room, range: {}, memory: memory / 2 }, tmpdir, signal);

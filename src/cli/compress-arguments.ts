@@ -1,6 +1,5 @@
 import type { Format } from '../sinks/change-sink.js';
 import { UsageError } from '../errors.js';
-import { SYNAPSE_HOPS } from '../planner/chains-to-come.js';
 import type { Strategy } from '../planner/strategy.js';
 import { STATE_TABLES } from '../sources/files/state-table.js';
 import type { StateTable } from '../sources/files/state-table.js';
@@ -8,24 +7,16 @@ import { packingOfName } from '../sinks/packed-output.js';
 import type { GroupRange } from '../sources/group-range.js';
 import { applyOptionsOf } from './apply-options.js';
 import type { ApplyOptions } from './apply-options.js';
-import { Arguments, parseInteger, readArguments } from './arguments.js';
+import { Arguments, readArguments } from './arguments.js';
 import type { Answer } from './arguments.js';
 import { flag } from './option-names.js';
 import { OPTIONS } from './options.js';
+import type { Source } from './source-argument.js';
+import { chosenStrategy } from './strategy-options.js';
 
 /** What a command line asks for, checked. `-` as a path is standard input or standard output. */
 export interface CompressCommand {
-  /**
-   * A DSN, empty when the `PG*` variables say it all; or the files, folders and `-` to read, and the
-   * files of which it is given what table they hold.
-   */
-  readonly source:
-    | { readonly kind: 'postgres'; readonly dsn: string }
-    | {
-        readonly kind: 'files';
-        readonly inputs: readonly string[];
-        readonly tables?: Readonly<Partial<Record<StateTable, string>>>;
-      };
+  readonly source: Source;
   /** Undefined for all rooms. */
   readonly room: string | undefined;
   readonly range: GroupRange;
@@ -47,16 +38,13 @@ export interface CompressCommand {
   readonly tmpdir: string | undefined;
 }
 
-/** `memory` counts decimal megabytes, as disks and `top` do. */
-const MEGABYTE = 1_000_000;
-
 /**
  * Reads a command line.
  *
  * @param env for the `PG*` variables that stand in for a missing `-p`
  * @throws UsageError with what is wrong and what to give instead
  */
-export function parseCommandLine(
+export function parseCompressCommand(
   args: readonly string[],
   env: NodeJS.ProcessEnv,
 ): CompressCommand | Answer {
@@ -121,7 +109,7 @@ function checked(given: Arguments, env: NodeJS.ProcessEnv): CompressCommand {
     strategy: chosenStrategy(given),
     graphs: given.has('graphs'),
     verify: !given.has('no-verify'),
-    memory: memoryOf(given),
+    memory: given.megabytes('memory'),
     tmpdir,
   };
 }
@@ -164,7 +152,7 @@ function chosenFormat(given: Arguments, output: string | undefined): Format {
 
 function chosenCommit(
   given: Arguments,
-  source: CompressCommand['source'],
+  source: Source,
   output: string | undefined,
   format: Format,
 ): ApplyOptions | undefined {
@@ -199,54 +187,7 @@ function batchOf(given: Arguments): number | undefined {
   return batch;
 }
 
-/** `--memory` in bytes. */
-export function memoryOf(given: Arguments): number {
-  return given.integer('memory', 1)! * MEGABYTE;
-}
-
-/** The bookkeeping of levels has integers of 32 bits. */
-const LARGEST_LEVEL = 2 ** 31 - 1;
-
-/** Chains of more groups than this would fill the memory before they saved anything. */
-const MOST_HOPS = 1_000_000;
-
-/** The strategy that `--strategy`, `-l` and the options of adaptive ask for; throws UsageError. */
-export function chosenStrategy(given: Arguments): Strategy {
-  const rebaseDeep = given.has('rebase-deep');
-  const sizes = given.text('level-sizes')?.split(',').map(parseLevel);
-  const name = given.text('strategy') ?? (sizes === undefined ? 'adaptive' : 'levels');
-  const maxHops = given.integer('max-hops', 1, MOST_HOPS);
-  const headroom = given.integer('headroom', 0);
-  if (name === 'levels') {
-    if (maxHops !== undefined || headroom !== undefined || rebaseDeep) {
-      throw new UsageError(
-        '--max-hops, --headroom and --rebase-deep are about adaptive, and levels are asked for.',
-      );
-    }
-    return { name, sizes };
-  }
-  if (name !== 'adaptive') {
-    throw new UsageError(`--strategy takes adaptive or levels, not '${name}'.`);
-  }
-  if (sizes !== undefined) {
-    throw new UsageError(
-      '-l (--level-sizes) is about levels, and --strategy adaptive is asked for.',
-    );
-  }
-  if (headroom !== undefined && headroom >= (maxHops ?? SYNAPSE_HOPS)) {
-    throw new UsageError('--headroom must be less than --max-hops.');
-  }
-  return {
-    name,
-    settings: {
-      rebaseDeep,
-      ...(maxHops !== undefined && { maxHops }),
-      ...(headroom !== undefined && { headroom }),
-    },
-  };
-}
-
-function chosenSource(given: Arguments, env: NodeJS.ProcessEnv): CompressCommand['source'] {
+function chosenSource(given: Arguments, env: NodeJS.ProcessEnv): Source {
   const dsn = given.text('postgres-url');
   const inputs = given.texts('input');
   const tables = chosenTables(given.texts('table'));
@@ -311,8 +252,4 @@ function checkedRange(
     ...(maxStateGroup !== undefined && { maxStateGroup }),
     ...(groupsToCompress !== undefined && { groupsToCompress }),
   };
-}
-
-function parseLevel(size: string): number {
-  return parseInteger(size.trim(), 'Each size of -l', 1, LARGEST_LEVEL);
 }

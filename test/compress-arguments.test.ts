@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { parseCommandLine } from '../src/cli/command-line.js';
-import type { CompressCommand } from '../src/cli/command-line.js';
+import { parseCompressCommand } from '../src/cli/compress-arguments.js';
+import type { CompressCommand } from '../src/cli/compress-arguments.js';
 import { UsageError } from '../src/errors.js';
 
 const ROOM = '!abc:example.com';
 
 function parsed(args: string[], env: NodeJS.ProcessEnv = {}): CompressCommand {
-  const command = parseCommandLine(args, env);
+  const command = parseCompressCommand(args, env);
   assert.ok(!('text' in command));
   return command;
 }
@@ -15,7 +15,7 @@ function parsed(args: string[], env: NodeJS.ProcessEnv = {}): CompressCommand {
 /** A command line that is right but for `args`. */
 function refused(args: string[], message: RegExp, env: NodeJS.ProcessEnv = {}): void {
   assert.throws(
-    () => parseCommandLine(args, env),
+    () => parseCompressCommand(args, env),
     (error: Error) => {
       assert.ok(error instanceof UsageError, String(error.stack));
       assert.match(error.message, message);
@@ -222,18 +222,18 @@ test('no room is wrong usage', () => {
 
 test('help and version answer whatever else is given, in any locale', () => {
   for (const args of [['--help'], ['-h'], ['-h', '-r', ROOM]]) {
-    const answer = parseCommandLine(args, { LANG: 'de_DE.UTF-8' });
+    const answer = parseCompressCommand(args, { LANG: 'de_DE.UTF-8' });
     assert.ok('text' in answer);
     assert.match(answer.text, /^Usage: synapse_compress_state /);
     assert.match(answer.text, /Show help/);
   }
-  const answer = parseCommandLine(['--version'], {});
+  const answer = parseCompressCommand(['--version'], {});
   assert.ok('text' in answer);
   assert.match(answer.text, /^\d+\.\d+\.\d+/);
 });
 
 test('help keeps to 90 columns', () => {
-  const answer = parseCommandLine(['--help'], {});
+  const answer = parseCompressCommand(['--help'], {});
   assert.ok('text' in answer);
   const widest = Math.max(...answer.text.split('\n').map((line) => line.length));
   assert.ok(widest <= 90, String(widest));
