@@ -26,24 +26,29 @@ test("the README's program compresses a room", async (t) => {
   const file = join(await temporaryFolder(t), 'out.sql');
   const readme = await readFile(join(ROOT, 'README.md'), 'utf8');
   const [, program] = /```js\n(.*?)```/s.exec(readme)!;
+  const ours = [
+    ['host=/var/run/postgresql dbname=synapse', db.url],
+    ['!room:example.com', ROOM],
+    ['out.sql', file],
+  ] as const;
+  for (const [example] of ours) assert.ok(program.includes(example), example);
   const printed = await runModule(
-    program
-      .replace('host=/var/run/postgresql dbname=synapse', db.url)
-      .replace('!room:example.com', ROOM)
-      .replace('out.sql', file),
+    ours.reduce((text, [example, own]) => text.replace(example, own), program),
   );
   const [rowsBefore, rowsAfter] = printed.trim().split(' ').map(Number);
   assert.ok(rowsAfter > 0 && rowsAfter < rowsBefore, printed);
   assert.match(await readFile(file, 'utf8'), /^CALL pg_temp\.take_state_group/m);
 });
 
-test('the stages are streams that are piped', async () => {
+test('the stages are streams that are piped', async (t) => {
+  const tmpdir = await temporaryFolder(t);
   const printed = await runModule(`
     import { pipeline } from 'node:stream/promises';
     import { AdaptivePlanner, openFilesSource, RoomPlan, sqlSink } from 'synapse-compress-state';
     const room = ${JSON.stringify(ROOM)};
     const source = await openFilesSource({
-      inputs: [${JSON.stringify(fixture('synapse'))}], stdin: process.stdin, room, range: {}, memory: 2 ** 24, tmpdir: '/tmp',
+      inputs: [${JSON.stringify(fixture('synapse'))}], stdin: process.stdin, room, range: {}, memory: 2 ** 24,
+      tmpdir: ${JSON.stringify(tmpdir)},
     });
     const plan = new RoomPlan(source, new AdaptivePlanner());
     await pipeline(source.rows(), plan, sqlSink({ room, transactions: true, header: ['made by a test'] }), process.stdout);

@@ -8,9 +8,9 @@ import { inspect } from 'node:util';
 import { DatabaseError, InputError, RoomNotFoundError } from '../src/errors.js';
 import { FROZEN, IN_RANGE, NO_PREDECESSOR, PENDING } from '../src/sources/group-table.js';
 import {
-  ALL_EDGES,
   ALL_GROUPS,
   ALL_ROWS,
+  EDGES_IN_ORDER,
   edgesOfRoom,
   groupsOfRoom,
   ROW_COLUMNS,
@@ -553,7 +553,7 @@ describe('the server', () => {
           [edgesOfRoom(ROOM), []],
           [rowsStatement(ids, ROW_COLUMNS), []],
           [ALL_GROUPS, []],
-          [ALL_EDGES, []],
+          [EDGES_IN_ORDER, []],
           [ALL_ROWS, []],
         ] as const) {
           const nodes = await planOf(db, statement, values);

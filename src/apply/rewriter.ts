@@ -36,8 +36,6 @@ export interface Outcome {
   readonly secondsGiven: number;
 }
 
-export type RewriterSettings = WriterSettings;
-
 /**
  * More statements of a batch's transaction. If the connection is lost while it is committed, all is done
  * again, though what was done first may stand: so let them set values, not add to them.
@@ -88,14 +86,14 @@ interface BatchResult {
  * A connection that is lost is made again, for five minutes; what was under way is then done again.
  */
 export class Rewriter {
-  readonly #settings: RewriterSettings;
+  readonly #settings: WriterSettings;
   #session: WriterSession;
   /** Whether the temporary tables may hold rows of a batch that failed. */
   #leftOver = false;
   /** Why the connection could not be made again: whoever asks once more is not kept for as long. */
   #givenUp: Error | undefined;
 
-  private constructor(settings: RewriterSettings, session: WriterSession) {
+  private constructor(settings: WriterSettings, session: WriterSession) {
     this.#settings = settings;
     this.#session = session;
   }
@@ -106,7 +104,7 @@ export class Rewriter {
    * @throws BusyError if another compressor does; DatabaseError if the database can't be reached or lacks
    *   something; UsageError for connection settings that make no sense; the signal's reason
    */
-  static async open(settings: RewriterSettings): Promise<Rewriter> {
+  static async open(settings: WriterSettings): Promise<Rewriter> {
     return new Rewriter(settings, await WriterSession.open(settings));
   }
 

@@ -10,7 +10,6 @@ import {
 } from '../errors.js';
 import { counted } from '../report/counted.js';
 import { lossBehind } from '../sources/postgres/database-errors.js';
-import { nothingDone } from './auto-settings.js';
 import type { AutoSettings, AutoSummary } from './auto-settings.js';
 import {
   createTables,
@@ -33,14 +32,11 @@ const WORTHWHILE = 0.1;
  *
  * A room that fails is set aside, and the run goes on, unless the disk of the server is full.
  *
- * @param summary filled with what was done, also where an error ends the run; given back
+ * @param summary filled with what was done, also where an error ends the run
  * @throws BusyError if another compressor writes to the database; DatabaseError if it can't be reached or
  *   lacks something; OutputError if changes can't be kept in `tmpdir`; UsageError
  */
-export async function autoCompress(
-  settings: AutoSettings,
-  summary = nothingDone(),
-): Promise<AutoSummary> {
+export async function autoCompress(settings: AutoSettings, summary: AutoSummary): Promise<void> {
   const { dsn, env, signal, log, dryRun } = settings;
   const onTrouble = (sentence: string): void => log('warning', sentence);
   const rewriter = dryRun ? undefined : await Rewriter.open({ dsn, env, signal, onTrouble });
@@ -51,7 +47,6 @@ export async function autoCompress(
     Object.assign(summary, compressor.summary());
     await rewriter?.close();
   }
-  return summary;
 }
 
 class AutoCompressor {

@@ -8,7 +8,7 @@
  * - `several-edges`: a group with edges to different predecessors.
  * - `repeated-edge`: an edge that is stored once more.
  * - `own-ancestor`: a group whose edges lead back to it.
- * - `deep-chain`: a group with a chain of more than `DEEPEST_CHAIN` groups, itself included; not wrong,
+ * - `deep-chain`: a group with a chain of more than 100 groups, itself included; not wrong,
  *   for levels makes such.
  * - `contradictory-key`: a key that has different events in one group.
  * - `repeated-row`: a row that is stored once more, with the same event.
@@ -31,9 +31,6 @@ export const KINDS = [
 ] as const;
 
 export type FindingKind = (typeof KINDS)[number];
-
-/** Synapse writes a snapshot rather than make a longer chain. */
-export const DEEPEST_CHAIN = 100;
 
 /** Where something was found: a group, an edge of it, or a key in it. */
 export interface Example {

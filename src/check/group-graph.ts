@@ -1,6 +1,7 @@
+import { SYNAPSE_HOPS } from '../planner/chains-to-come.js';
 import { NO_ROOM, type AllGroups } from '../sources/all-groups.js';
 import type { GroupEdges } from '../sources/group-edges.js';
-import { DEEPEST_CHAIN, type Example, type Findings } from './findings.js';
+import type { Example, Findings } from './findings.js';
 
 const HAS_ROWS = 1;
 const NOT_SMALLER = 2;
@@ -117,7 +118,7 @@ export class GroupGraph {
       if ((this.#marks[group] & OWN_ANCESTOR) !== 0) {
         findings.add('own-ancestor', () => ({ stateGroup: this.ids[group] }));
       }
-      if (lengths[group] > DEEPEST_CHAIN) {
+      if (lengths[group] > SYNAPSE_HOPS) {
         findings.add('deep-chain', () => ({ stateGroup: this.ids[group] }));
       }
     }

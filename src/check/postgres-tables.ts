@@ -1,5 +1,5 @@
 import {
-  ALL_EDGES,
+  EDGES_IN_ORDER,
   ALL_GROUPS,
   ALL_ROWS,
   edgesOfRoom,
@@ -25,7 +25,7 @@ export interface PostgresTablesSettings extends SnapshotSettings {
 export function openPostgresTables(settings: PostgresTablesSettings): Promise<StateTables> {
   const { room } = settings;
   const [groups, edges] =
-    room === undefined ? [ALL_GROUPS, ALL_EDGES] : [groupsOfRoom(room), edgesOfRoom(room)];
+    room === undefined ? [ALL_GROUPS, EDGES_IN_ORDER] : [groupsOfRoom(room), edgesOfRoom(room)];
   return openSnapshot(
     settings,
     'while the state tables were looked for',

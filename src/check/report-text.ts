@@ -1,6 +1,7 @@
+import { SYNAPSE_HOPS } from '../planner/chains-to-come.js';
 import { counted } from '../report/counted.js';
 import type { CheckReport } from './check-tables.js';
-import { DEEPEST_CHAIN, type Example, type FindingKind } from './findings.js';
+import type { Example, FindingKind } from './findings.js';
 
 /** What is said of one, and of several. */
 const SENTENCES: Record<FindingKind, readonly [one: string, several: string]> = {
@@ -30,8 +31,8 @@ const SENTENCES: Record<FindingKind, readonly [one: string, several: string]> = 
     'state groups are their own ancestors, so that Synapse reads them until the statement times out',
   ],
   'deep-chain': [
-    `state group has a chain of more than ${DEEPEST_CHAIN}, so that Synapse writes a full one after it`,
-    `state groups have chains of more than ${DEEPEST_CHAIN}, so that Synapse writes full ones after them`,
+    `state group has a chain of more than ${SYNAPSE_HOPS}, so that Synapse writes a full one after it`,
+    `state groups have chains of more than ${SYNAPSE_HOPS}, so that Synapse writes full ones after them`,
   ],
   'contradictory-key': [
     'key has different events in one state group, whose state is undefined',

@@ -56,7 +56,8 @@ export async function run(
     onProgress: () => {},
     ...settings,
   };
-  return { ...(await autoCompress(all, summary)), lines };
+  await autoCompress(all, summary);
+  return { ...summary, lines };
 }
 
 /** The five tables as COPY text. */

@@ -1,6 +1,7 @@
 /** Random state tables with all that can be wrong, and what `check` must find in them. */
 import fc from 'fast-check';
-import { DEEPEST_CHAIN, KINDS } from '../../src/check/findings.js';
+import { KINDS } from '../../src/check/findings.js';
+import { SYNAPSE_HOPS } from '../../src/planner/chains-to-come.js';
 import type { Example, FindingKind } from '../../src/check/findings.js';
 
 export const ROOMS = ['!a:example.org', '!b\\t:example.org', '!c:example.org'];
@@ -146,7 +147,7 @@ export function naiveCheck(
     for (let n = prevs.length; n < stored; n++) findings['repeated-edge'].push({ stateGroup });
     if (own.has(stateGroup)) findings['own-ancestor'].push({ stateGroup });
     const length = lengthOf(stateGroup);
-    if (length > DEEPEST_CHAIN && length < Infinity) findings['deep-chain'].push({ stateGroup });
+    if (length > SYNAPSE_HOPS && length < Infinity) findings['deep-chain'].push({ stateGroup });
     const isEmpty = prevs.length === 0 && rows.every(({ group }) => group !== stateGroup);
     if (isKnown(stateGroup) && isEmpty) findings['empty-group'].push({ stateGroup });
   }

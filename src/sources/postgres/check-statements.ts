@@ -6,7 +6,7 @@ import { escapeLiteral } from 'pg';
 export const ALL_GROUPS = "SELECT id, room_id, '' FROM state_groups ORDER BY id";
 
 /** All edges, by the index. */
-export const ALL_EDGES =
+export const EDGES_IN_ORDER =
   'SELECT state_group, prev_state_group FROM state_group_edges ORDER BY state_group';
 
 /** Columns of rows, for `rowsStatement` as well. */
