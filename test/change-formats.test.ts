@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import * as consumers from 'node:stream/consumers';
 import { test } from 'node:test';
 import type { TestContext } from 'node:test';
-import { gunzipSync } from 'node:zlib';
+import * as zlib from 'node:zlib';
 import type { Statistics } from '../src/report/statistics.js';
 import { fixture, LARGE_ROOM, loadTables, temporaryFolder } from './support/fixtures.js';
 import { testDatabase } from './support/postgres.js';
@@ -14,6 +14,8 @@ import type { TestDatabase } from './support/postgres.js';
 import { hasPsql } from './support/psql.js';
 import { runCli } from './support/run-cli.js';
 import { expectSameStates, readAllStates } from './support/states.js';
+
+const hasZstdInZlib = 'createZstdCompress' in zlib;
 
 /** What no compression concerns, and what is nearly lost: rows and edges of no group, a row stored twice. */
 const STRAYS = `
@@ -246,13 +248,12 @@ for (const [end, unpack] of [
 }
 
 test('without anything that packs with zstd both are named', async (t) => {
+  if (hasZstdInZlib) return t.skip('this Node.js packs with zstd by itself');
   const folder = await temporaryFolder(t);
   const { code, stderr } = await runCli(
     ['-i', fixture('synapse'), '-r', LARGE_ROOM, '-o', join(folder, 'out.zst')],
     { env: { PATH: folder } },
   );
-  // A newer Node.js needs no program.
-  if (code === 0) return;
   assert.equal(code, 7);
   assert.match(stderr, /Node\.js [\d.]+ can't pack with zstd, and there is no program zstd/);
   assert.deepEqual(await readdir(folder), []);
@@ -260,6 +261,7 @@ test('without anything that packs with zstd both are named', async (t) => {
 
 for (const bytes of [0, 1, 100_000]) {
   test(`it is told that zstd was killed after ${bytes} bytes`, async (t) => {
+    if (hasZstdInZlib) return t.skip('this Node.js packs with zstd by itself');
     const folder = await temporaryFolder(t);
     const zstd = `#!/bin/sh\nhead -c ${bytes} > /dev/null\nkill -9 $$\n`;
     await writeFile(join(folder, 'zstd'), zstd, { mode: 0o755 });
@@ -267,8 +269,6 @@ for (const bytes of [0, 1, 100_000]) {
       ['-i', fixture('synapse'), '-r', LARGE_ROOM, '-o', join(folder, 'out.zst')],
       { env: { PATH: `${folder}:/usr/bin:/bin` } },
     );
-    // A newer Node.js needs no program.
-    if (code === 0) return;
     assert.equal(code, 7, stderr);
     assert.match(stderr, /Can't write .*out\.zst: zstd failed: it ended with SIGKILL\./);
     assert.deepEqual(await readdir(folder), ['zstd']);
@@ -286,7 +286,8 @@ test('a line of JSON tells a change whole', async (t) => {
     '-o',
     output,
   ]);
-  const lines = gunzipSync(await readFile(output))
+  const lines = zlib
+    .gunzipSync(await readFile(output))
     .toString()
     .trimEnd()
     .split('\n');

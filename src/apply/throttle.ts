@@ -40,6 +40,19 @@ interface Load {
   readonly age: number | null;
 }
 
+/** The seconds to pause after a batch that took so many; none if it is less than none. */
+export function restAfter(
+  pace: Pace,
+  { rowsDeleted, rowsInserted, secondsGiven }: Outcome,
+  seconds: number,
+): number {
+  const whole =
+    'share' in pace
+      ? (seconds - secondsGiven) / pace.share
+      : (rowsDeleted + rowsInserted) / pace.rowsPerSecond;
+  return whole - seconds;
+}
+
 /** Pauses between batches: for the pace that was asked for, and while the server has enough to do. */
 export class Throttle {
   readonly #rewriter: Pick<Rewriter, 'query'>;
@@ -61,14 +74,10 @@ export class Throttle {
   }
 
   /** What has just been done, in so many seconds: the next pause is as long as that calls for. */
-  took({ rowsDeleted, rowsInserted, secondsGiven }: Outcome, seconds: number): void {
+  took(outcome: Outcome, seconds: number): void {
     const { pace } = this.#settings;
     if (pace === undefined) return;
-    const whole =
-      'share' in pace
-        ? (seconds - secondsGiven) / pace.share
-        : (rowsDeleted + rowsInserted) / pace.rowsPerSecond;
-    this.#restUntil = performance.now() + (whole - seconds) * 1000;
+    this.#restUntil = performance.now() + restAfter(pace, outcome, seconds) * 1000;
   }
 
   /** Waits until there may be another batch. Returns at once when the signal is aborted. */
