@@ -22,6 +22,7 @@ import { LARGE_ROOM, loadTables, STATE_TABLES, temporaryFolder } from './support
 import { overwritten } from './support/naive-copy-text.js';
 import { testDatabase } from './support/postgres.js';
 import type { TestDatabase } from './support/postgres.js';
+import { hasPsql, psql } from './support/psql.js';
 import { runCli } from './support/run-cli.js';
 
 const formats = Object.keys(FORMATS) as Format[];
@@ -63,6 +64,7 @@ const AWKWARD = [
   'ünï😀',
   ' spaces ',
   '\u0001\b\f\v\u007f\u2028',
+  '\u{1fffe}',
 ];
 
 /** A database of two rooms, with every awkward text as a state key. */
@@ -585,18 +587,39 @@ describe('exports of a real Postgres', () => {
       assert.equal(await sqlOf(['-i', await exported(options)]), baseline, options);
     }
 
-    for (const [name, query] of [
-      ['lines', (table: Table) => `SELECT row_to_json(t)::text AS json FROM ${table} t`],
-      ['array', (table: Table) => `SELECT json_agg(row_to_json(t))::text AS json FROM ${table} t`],
-    ] as const) {
-      const path = join(folder, name);
+    const array = join(folder, 'array');
+    await mkdir(array);
+    for (const table of STATE_TABLES) {
+      const { rows } = await db.query<{ json: string }>(
+        `SELECT json_agg(row_to_json(t))::text AS json FROM ${table} t`,
+      );
+      await writeFile(join(array, `${table}.json`), rows[0].json);
+    }
+    assert.equal(await sqlOf(['-i', array]), baseline);
+  });
+
+  it("give the same SQL as JSON that the README's command makes", async (t) => {
+    if (!hasPsql) return t.skip('there is no psql');
+    const db = await synapse(t);
+    const readme = await readFile(new URL('../README.md', import.meta.url), 'utf8');
+    const [, statement] = /^psql -c "(COPY \(SELECT row_to_json.*?)" synapse >/ms.exec(readme)!;
+    const folder = await temporaryFolder(t);
+    for (const format of ['text', 'json']) {
+      const path = join(folder, format);
       await mkdir(path);
       for (const table of STATE_TABLES) {
-        const { rows } = await db.query<{ json: string }>(query(table));
-        await writeFile(join(path, `${table}.json`), rows.map(({ json }) => `${json}\n`).join(''));
+        const copy =
+          format === 'text'
+            ? `COPY ${table} TO STDOUT`
+            : statement.replace('FROM state_groups_state', `FROM ${table}`);
+        const { code, stdout, stderr } = await psql(db, Readable.from([`${copy};`]), []);
+        assert.equal(code, 0, stderr);
+        await writeFile(join(path, table), stdout);
       }
-      assert.equal(await sqlOf(['-i', path]), baseline, name);
     }
+    const baseline = await sqlOf(['-i', join(folder, 'text')]);
+    assert.ok(baseline.includes('\u{1fffe}'));
+    assert.equal(await sqlOf(['-i', join(folder, 'json')]), baseline);
   });
 });
 

@@ -41,8 +41,7 @@ export function tableOfJson(head: Buffer): Told {
 
 /**
  * Turns JSON into COPY text: an array of row objects, or row objects one after the other, as
- * `row_to_json` and `json_agg` make them. psql must print them as they are (`psql -At`), since COPY
- * writes each backslash twice.
+ * `row_to_json` and `json_agg` make them. COPY must write them with no escapes of its own, as the README's does.
  *
  * @throws InputError that names the record, if it is no JSON or is cut off, or its keys are not the
  *   columns of the table
