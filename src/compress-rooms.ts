@@ -98,7 +98,8 @@ function roomOutput(target: Writable, tmpdir: string): Output {
     async keep() {
       for await (const chunk of file?.readable() ?? []) {
         await new Promise<void>((resolve, reject) => {
-          target.write(chunk, (error) => (error ? reject(error) : resolve()));
+          // What failed first says why.
+          target.write(chunk, (error) => (error ? reject(target.errored ?? error) : resolve()));
         });
       }
       await file?.close();

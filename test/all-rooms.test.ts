@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { compressRooms, type CompressRoomsSettings } from '../src/compress-rooms.js';
 import { compressRoom } from '../src/compress.js';
-import { RoomNotFoundError } from '../src/errors.js';
+import { OutputError, RoomNotFoundError } from '../src/errors.js';
 import { LevelsPlanner } from '../src/planner/levels.js';
 import { NO_CHANGES } from '../src/sinks/no-changes.js';
 import { openStreamedOutput } from '../src/sinks/streamed-output.js';
@@ -106,6 +106,21 @@ test('a reader may keep what it was given, however much the changes of a room ar
   await compressRoom({ source, planner: levels(), output: expected });
   assert(expected.text().length > 500_000);
   assert(changes === expected.text(), 'other changes than those of the room by itself');
+});
+
+test('an output that failed while a room was planned says why', async (t) => {
+  const source = await openFilesRooms({
+    inputs: [fixture('golden/auto/before')],
+    stdin: process.stdin,
+    memory: 2 ** 24,
+    tmpdir: await temporaryFolder(t),
+  });
+  const full = new OutputError('The disk is full.');
+  const output = memoryOutput();
+  const onRoom = (): void => void output.stream.destroy(full);
+  const levels = () => new LevelsPlanner([100, 50, 25]);
+  const tmpdir = await temporaryFolder(t);
+  await assert.rejects(compressRooms({ source, planner: levels, output, tmpdir, onRoom }), full);
 });
 
 test('all rooms from files give what each room gives by itself', async (t) => {
