@@ -7,7 +7,7 @@ import { chainsToCome, SYNAPSE_HOPS, UNENDING } from './chains-to-come.js';
 import type { Plan, Planner } from './planner.js';
 
 /** A stored delta of so few rows is kept without a search while it fits. */
-const SMALL_DELTA = 8;
+const SMALL_DELTA = 4;
 
 /**
  * So many last groups count as the newest: a room's forward extremities are among them, which Synapse

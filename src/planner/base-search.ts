@@ -9,8 +9,11 @@ import type { Branches } from './branches.js';
  */
 const NEIGHBOUR = 1 / 32;
 const LEAST_NEIGHBOUR = 64;
-/** A branch goes on from a head that is at most so many rows away. */
-const NEAR = 16;
+/**
+ * A branch goes on from a head, or from where it is stored, that is at most so many rows away. Where two views of a
+ * room take turns, each is stored on the other, and its own last group is an ancestor that costs a row.
+ */
+const NEAR = 4;
 /**
  * Two states are compared up to so many rows more than a base may cost: what is known then of how far
  * apart they are spares the comparing of as many neighbours.
@@ -124,7 +127,7 @@ export class BaseSearch {
     const needed = states.neededRows[this.#state];
     if (stored !== NO_STATE && needed <= rows) {
       const left = this.#limit - states.hopsAfter[stored] - 1;
-      if (left >= 0 && needed <= left * hopWorth) this.#best = stored;
+      if (left >= 0 && needed <= Math.min(NEAR, left * hopWorth)) this.#best = stored;
     }
     return this.#best !== NO_STATE;
   }
