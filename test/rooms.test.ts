@@ -52,6 +52,38 @@ for (const folder of ['golden/auto/before', 'synapse']) {
   });
 }
 
+test('the gain of rooms whose snapshots are small or come often is estimated too', async (t) => {
+  const db = await testDatabase(t);
+  const rooms = [
+    { room: '!small:x', keys: 8, groupsEach: 2 },
+    { room: '!full:x', keys: 20, groupsEach: 1 },
+    { room: '!often:x', keys: 60, groupsEach: 7 },
+  ];
+  for (const [i, { room, keys, groupsEach }] of rooms.entries()) {
+    // Each group changes the key whose turn it is.
+    const group = `${i} * 10000 + n`;
+    await db.query(`
+      INSERT INTO state_groups SELECT ${group}, '${room}', '$' || n FROM generate_series(0, 2999) AS n;
+      INSERT INTO state_group_edges SELECT ${group}, ${group} - 1
+        FROM generate_series(0, 2999) AS n WHERE n % ${groupsEach} > 0;
+      INSERT INTO state_groups_state
+        SELECT ${group}, '${room}', 't', key::text, '$' || key || '-' || (n - (n - key + ${keys}) % ${keys})
+        FROM generate_series(0, 2999) AS n, generate_series(0, ${keys - 1}) AS key
+        WHERE n % ${groupsEach} = 0 OR n % ${keys} = key`);
+  }
+  const estimated = await listed(db);
+  const exact = await listed(db, '--exact');
+  for (const { room } of rooms) {
+    const [estimate, found] = [estimated, exact].map((result) =>
+      result.rooms.find((listedRoom) => listedRoom.room === room)!,
+    );
+    assert.ok(
+      estimate.gain > found.gain / 3 && estimate.gain < 1.5 * found.gain,
+      `${room}: about ${estimate.gain}, exactly ${found.gain}`,
+    );
+  }
+});
+
 test('an estimate reads the rows by their index alone, and writes nothing', async (t) => {
   const db = await goldenDatabase(t);
   const figures = async () => {

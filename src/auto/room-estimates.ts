@@ -25,11 +25,11 @@ const DELTA_PAGES = 60;
 /** A room's own deltas count if so many were met, else those of all rooms together. */
 const ENOUGH_DELTAS = 10;
 /**
- * A snapshot becomes a delta over about as many groups as a chain has, each of which changes a key or so,
- * and often one that another has changed: of `n` rows that saves `n × e^(-100 / n)`. Rooms of six kinds
- * with 150 members and 600 save 0.9 to 1.7 times as much, smaller ones more.
+ * A snapshot becomes a delta over the groups since the one before, at most as many as a chain has, each of which
+ * changes a key or so, and often one that another has changed: of `n` rows `c` changes save `n × e^(-c / n)`. Rooms
+ * of six kinds with 150 members and 600 save 0.9 to 1.7 times as much as by a hundred, smaller ones more.
  */
-const CHANGES_INSTEAD = 100;
+const MOST_CHANGES = 100;
 
 /** The joins that reading a room's rows does without; compiling the statement takes longer than running it. */
 const PLANNING = `
@@ -158,14 +158,14 @@ function estimateStatement(hasProgress: boolean, hasPending: boolean, percentage
 
 function estimateOf(row: EstimateRow): RoomEstimate {
   const [stateGroups, newGroups] = [Number(row.groups), Number(row.new_groups)];
-  const snapshots = Number(row.snapshots);
+  const [snapshots, newSnapshots] = [Number(row.snapshots), Number(row.new_snapshots)];
   const left = row.snapshots_left;
   // What adaptive left in full it would leave again, and of a room's snapshots one stays. Of those that it left
   // some may be deleted.
   const spare =
-    left === null
-      ? Math.max(0, snapshots - 1)
-      : Math.max(Number(row.new_snapshots), snapshots - left);
+    left === null ? Math.max(0, snapshots - 1) : Math.max(newSnapshots, snapshots - left);
+  const groupsEach = newSnapshots > 0 ? newGroups / newSnapshots : stateGroups / snapshots;
+  const changes = groupsEach * row.delta_rows;
   return {
     room: row.room_id,
     stateGroups,
@@ -173,13 +173,13 @@ function estimateOf(row: EstimateRow): RoomEstimate {
     firstNewGroup: row.first_new_group === null ? undefined : Number(row.first_new_group),
     compressedBy: left !== null ? 'adaptive' : row.is_compressed ? 'levels' : undefined,
     rows: Math.round(snapshots * row.snapshot_rows + (stateGroups - snapshots) * row.delta_rows),
-    gain: Math.round(spare * savedOf(row.snapshot_rows)),
+    gain: Math.round(spare * savedOf(row.snapshot_rows, changes)),
   };
 }
 
-/** The rows of a snapshot of so many that a delta does without. */
-function savedOf(rows: number): number {
-  return rows === 0 ? 0 : rows * Math.exp(-CHANGES_INSTEAD / rows);
+/** The rows of a snapshot of so many that a delta of these changes does without. */
+function savedOf(rows: number, changes: number): number {
+  return rows === 0 ? 0 : rows * Math.exp(-Math.min(MOST_CHANGES, changes) / rows);
 }
 
 /** Said of a room that is asked for by name. */

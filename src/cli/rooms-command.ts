@@ -52,7 +52,8 @@ export function parseRoomsCommand(
       .epilogue(
         'State groups and snapshots are counted; rows are estimated from a few snapshots of each room ' +
           'and a sample of all deltas, without a scan of state_groups_state. A gain is the rows of all ' +
-          'snapshots but one, less a hundred for what takes the place of each. --exact reads the whole ' +
+          'snapshots but one, less what takes the place of each: about a row for each group since the ' +
+          'snapshot before, a hundred at most. --exact reads the whole ' +
           'table, room by room, each in a snapshot of its own. The database is only read.',
       ),
   );
