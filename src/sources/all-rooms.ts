@@ -6,7 +6,7 @@ export interface AllRooms {
   /** How many rooms there are. */
   readonly count: number;
   /**
-   * The rooms in the order of the bytes of their ids. One is opened after the other, each when the one
+   * The rooms in the order of the bytes of their names. One is opened after the other, each when the one
    * before was closed; its rows may be left unread.
    */
   rooms(): AsyncIterable<RoomToOpen>;

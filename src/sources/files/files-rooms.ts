@@ -121,7 +121,10 @@ class FilesRooms implements AllRooms {
       );
     }
     const nameless = isComplete ? 'missing-group' : 'out-of-range';
-    const names = Array.from({ length: rooms.count }, (_, number) => rooms.bytesOf(number));
+    // As a database gives them: in COPY text a tab has another place.
+    const names = Array.from({ length: rooms.count }, (_, number) =>
+      Buffer.from(decodedField(rooms.bytesOf(number)).toString()),
+    );
     this.#order = Int32Array.from(names.keys()).sort((a, b) => names[a].compare(names[b]));
     const rank = new Int32Array(rooms.count);
     this.#order.forEach((number, at) => (rank[number] = at));
