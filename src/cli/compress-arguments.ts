@@ -59,7 +59,7 @@ export function parseCompressCommand(
       .epilogue(
         'Other commands, each with a --help of its own: "$0 apply CHANGES" applies a file ' +
           'of changes, "$0 rooms" lists the rooms by what they would save, "$0 auto" compresses them by ' +
-          'itself, "$0 verify BEFORE AFTER" compares the states of a room, "$0 check SOURCE" looks for ' +
+          'itself, "$0 verify BEFORE AFTER" compares the states of a room or of all, "$0 check SOURCE" looks for ' +
           'what is wrong in the tables.\n\n' +
           'Without -c nothing is written to the database. Status goes to standard ' +
           'error. A password belongs into PGPASSWORD or ~/.pgpass, not on the command line.',

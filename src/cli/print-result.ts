@@ -1,14 +1,17 @@
+import { outputError } from '../output-error.js';
 import { printable } from './printable.js';
-import { endWith } from '../sinks/output.js';
-import { openStreamedOutput } from '../sinks/streamed-output.js';
 
 /**
- * Writes a command's result to standard output.
+ * Writes a command's result, or a part of it, to standard output.
  *
  * @throws OutputError if it can't be written, or nobody reads it
  */
-export async function printResult(text: string): Promise<void> {
-  const output = openStreamedOutput(process.stdout, 'standard output');
-  await endWith(output, printable(text));
-  await output.keep();
+export function printResult(text: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    process.stdout.write(printable(text), (error) => {
+      if (error)
+        reject(outputError('standard output', error, 'Free some, or write to another place.'));
+      else resolve();
+    });
+  });
 }

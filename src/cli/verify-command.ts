@@ -1,30 +1,40 @@
 import { readEncodings } from '../changes/read-changes.js';
-import { StatesDifferError, UsageError } from '../errors.js';
+import { InputError, RoomNotFoundError, StatesDifferError, UsageError } from '../errors.js';
 import { describeIrregularities } from '../sources/describe-irregularities.js';
 import { openInput } from '../sources/files/input.js';
+import type { AllRooms } from '../sources/all-rooms.js';
 import type { RoomSource } from '../sources/room-source.js';
 import { withChanges } from '../verify/changed-room.js';
+import { ChangedRooms } from '../verify/changed-rooms.js';
+import { compareAllRooms, roomsOf } from '../verify/compare-all-rooms.js';
+import type { RoomsCompared } from '../verify/compare-all-rooms.js';
 import { compareRooms } from '../verify/compare-rooms.js';
-import { groupsText, type SomeGroups } from '../sources/some-groups.js';
 import type { Comparison } from '../verify/compare-rooms.js';
+import { comparisonText, findingText, totalsText, whatDiffers } from '../verify/comparison-text.js';
 import { counted } from '../report/counted.js';
 import { Arguments, readArguments } from './arguments.js';
 import type { Answer } from './arguments.js';
 import { InterruptedError } from './interruption.js';
 import type { Interruption } from './interruption.js';
-import { openSource } from './open-source.js';
+import { openRooms, openSource } from './open-source.js';
 import { printResult } from './print-result.js';
+import { flag } from './option-names.js';
+import { OPTIONS } from './options.js';
 import { SOURCE_OPTIONS, SOURCE_RULE, sourceOf } from './source-argument.js';
 import type { Source } from './source-argument.js';
 import type { StatusLine } from './status-line.js';
 import { temporaryFolder } from './temporary-folder.js';
+
+/** Rooms that differ, or can't be compared, and are told one by one. */
+const MOST_FINDINGS = 10;
 
 /** What a command line of `verify` asks for, checked. */
 export interface VerifyCommand {
   readonly before: Source;
   /** Another source; or the file of changes, or `-`, to lay over BEFORE. */
   readonly after: Source | { readonly kind: 'changes'; readonly path: string };
-  readonly room: string;
+  /** Undefined for all rooms. */
+  readonly room: string | undefined;
   /** Bytes that the sorts of the input files may take together. */
   readonly memory: number;
   readonly tmpdir: string | undefined;
@@ -34,6 +44,10 @@ export interface VerifyCommand {
 export function parseVerifyCommand(args: readonly string[]): VerifyCommand | Answer {
   const options = {
     ...SOURCE_OPTIONS,
+    'all-rooms': {
+      ...OPTIONS['all-rooms'],
+      describe: 'Instead of -r: every room; changes have to be as --all-rooms writes them',
+    },
     changes: {
       nargs: 1,
       describe:
@@ -43,12 +57,15 @@ export function parseVerifyCommand(args: readonly string[]): VerifyCommand | Ans
   const given = readArguments(args, options, (parser) =>
     parser
       .usage('Usage: $0 verify BEFORE (AFTER | --changes FILE) -r ROOM [options]')
-      .usage('Compares the state of every state group of a room in two sources.')
+      .usage('Compares the state of every state group of a room, or of all rooms, in two sources.')
       .example("$0 verify exports/ postgresql://host/synapse -r '!abc:example.com'", '')
       .example("$0 verify exports/ --changes out.copy.gz -r '!abc:example.com'", '')
+      .example('$0 verify exports/ postgresql://host/synapse --all-rooms', '')
       .epilogue(
         `${SOURCE_RULE}\n\nThe result goes to standard output. Ends with 0 if all states are equal, ` +
-          'with 8 if one differs or AFTER lacks a state group of BEFORE. Nothing is written but temporary files.',
+          'with 8 if one differs or AFTER lacks a state group of BEFORE; with --all-rooms also if a room is in ' +
+          'one of them only, and otherwise with 3 if the data of a room is not what it should be. Nothing is ' +
+          'written but temporary files.',
       ),
   );
   if (!(given instanceof Arguments)) return given;
@@ -73,16 +90,22 @@ export function parseVerifyCommand(args: readonly string[]): VerifyCommand | Ans
   };
 }
 
-function roomOf(given: Arguments): string {
+function roomOf(given: Arguments): string | undefined {
   const room = given.text('room-id');
-  if (room === undefined) {
-    throw new UsageError("Which room? Give its id in single quotes: -r '!abc:example.com'");
+  if (given.has('all-rooms')) {
+    if (room === undefined) return undefined;
+    throw new UsageError(
+      `${flag('room-id', OPTIONS)} is about one room, and --all-rooms is given.`,
+    );
   }
-  return room;
+  if (room !== undefined) return room;
+  throw new UsageError(
+    "Which room? Give its id in single quotes: -r '!abc:example.com', or --all-rooms.",
+  );
 }
 
 /**
- * Compares the states of a room as the command line says, and prints what came out.
+ * Compares the states of a room, or of all, as the command line says, and prints what came out.
  *
  * @throws CompressStateError: a StatesDifferError if not all states were found equal, an
  *   InterruptedError if a signal ended it
@@ -93,11 +116,11 @@ export async function runVerifyCommand(
   interruption: Interruption,
 ): Promise<void> {
   const { room } = command;
+  const { signal } = interruption;
+  const run = { ...command, status, signal, tmpdir: await temporaryFolder(command.tmpdir) };
   try {
-    const comparison = await compare(command, status, interruption.signal);
-    status.clear();
-    await printResult(comparisonText(room, comparison));
-    throwIfDifferent(room, comparison);
+    if (room === undefined) await verifyAll(run);
+    else await verifyOne(run, room);
   } catch (error) {
     if (interruption.by === undefined) throw error;
     throw new InterruptedError(interruption.by, 'Not all states were compared.', { cause: error });
@@ -106,13 +129,23 @@ export async function runVerifyCommand(
   }
 }
 
-async function compare(
-  command: VerifyCommand,
-  status: StatusLine,
-  signal: AbortSignal,
-): Promise<Comparison> {
-  const folder = await temporaryFolder(command.tmpdir);
-  const opened = await openBoth(command, folder, status, signal);
+interface Run extends Pick<VerifyCommand, 'before' | 'after' | 'memory'> {
+  readonly status: StatusLine;
+  readonly signal: AbortSignal;
+  readonly tmpdir: string;
+}
+
+async function verifyOne(run: Run, room: string): Promise<void> {
+  const comparison = await compare(run, room);
+  run.status.clear();
+  await printResult(comparisonText(room, comparison));
+  const different = whatDiffers(room, comparison);
+  if (different !== undefined) throw new StatesDifferError(different);
+}
+
+async function compare(run: Run, room: string): Promise<Comparison> {
+  const { status } = run;
+  const opened = await openBoth(run, room);
   const [sourceBefore, sourceAfter] = opened;
   const comparison = await compareRooms({
     before: sourceBefore,
@@ -131,14 +164,11 @@ async function compare(
 }
 
 async function openBoth(
-  { before, after, room, memory }: VerifyCommand,
-  tmpdir: string,
-  status: StatusLine,
-  signal: AbortSignal,
+  { before, after, memory, tmpdir, status, signal }: Run,
+  room: string,
 ): Promise<readonly [before: RoomSource, after: RoomSource]> {
   const open = (source: Source, name: string): Promise<RoomSource> => {
-    const place = source.kind === 'postgres' ? 'DB' : 'files';
-    status.say(`Fetching state ${name} from ${place} for room '${room}'...`);
+    sayWhatIsRead(source, name, `room '${room}'`, status);
     return openSource({ source, room, range: {}, memory: memory / 2 }, tmpdir, signal);
   };
   const first = await open(before, 'BEFORE');
@@ -152,50 +182,68 @@ async function openBoth(
   }
 }
 
-function comparisonText(room: string, comparison: Comparison): string {
-  const { compared, difference, onlyBefore, onlyAfter, notCompared } = comparison;
-  const lines = [
-    `Room '${room}': ${counted(compared, 'state group')} compared, ${difference === undefined ? 'all states are equal' : 'the last state differs'}.`,
-  ];
-  if (difference !== undefined) {
-    const { stateGroup, keys, type, stateKey, before, after } = difference;
-    lines.push(
-      `State group ${stateGroup} differs in ${keys === 1 ? 'one key' : `${keys} keys, the first of them`}:`,
-      `  type:      ${JSON.stringify(type)}`,
-      `  state_key: ${JSON.stringify(stateKey)}`,
-      `  before:    ${events(before)}`,
-      `  after:     ${events(after)}`,
+async function verifyAll(run: Run): Promise<void> {
+  const { before, after, memory, tmpdir, status, signal } = run;
+  const sources: AllRooms[] = [];
+  const open = async (source: Source, name: string): Promise<AllRooms> => {
+    sayWhatIsRead(source, name, 'all rooms', status);
+    const opened = await openRooms(
+      { source, memory: memory / 2, keepTables: false },
+      tmpdir,
+      signal,
     );
-  }
-  const some = (what: string, found: SomeGroups): void => {
-    if (found.count > 0)
-      lines.push(`${what}: ${counted(found.count, 'state group')} (${groupsText(found)}).`);
+    sources.push(opened);
+    return opened;
   };
-  some('Only in BEFORE', onlyBefore);
-  some('Only in AFTER', onlyAfter);
-  some('Not compared, because too many groups with several predecessors lead there', notCompared);
-  return `${lines.join('\n')}\n`;
+  let findings = 0;
+  try {
+    const totals = await compareAllRooms({
+      before: await open(before, 'BEFORE'),
+      after:
+        after.kind === 'changes'
+          ? new ChangedRooms(readEncodings(await openInput(after.path, process.stdin, signal)), {
+              memory: memory / 2,
+              tmpdir,
+            })
+          : roomsOf(await open(after, 'AFTER')),
+      onProgress: (progress) => status.progress(progress),
+      async onRoom(result) {
+        const text = findingText(result);
+        if (text === undefined || ++findings > MOST_FINDINGS) return;
+        status.clear();
+        await printResult(text);
+      },
+    });
+    status.clear();
+    for (const [index, { warnings }] of sources.entries()) {
+      for (const warning of warnings) {
+        status.say(`Warning: ${index === 0 ? 'BEFORE' : 'AFTER'}: ${warning}`);
+      }
+    }
+    const untold = findings - MOST_FINDINGS;
+    const more = untold > 0 ? `And ${counted(untold, 'room')} more.\n` : '';
+    await printResult(more + totalsText(totals));
+    throwIfNotEqual(totals);
+  } finally {
+    await Promise.all(sources.map((source) => source.close()));
+  }
 }
 
-function throwIfDifferent(room: string, comparison: Comparison): void {
-  const { difference, onlyBefore, notCompared } = comparison;
-  if (difference !== undefined) {
-    throw new StatesDifferError(
-      `State group ${difference.stateGroup} of room '${room}' has another state in AFTER than in BEFORE.`,
-    );
-  }
-  if (onlyBefore.count > 0) {
-    throw new StatesDifferError(
-      `AFTER lacks ${counted(onlyBefore.count, 'state group')} of room '${room}' that BEFORE has. If it has no table state_groups, put BEFORE's beside it: groups without rows are not known otherwise.`,
-    );
-  }
-  if (notCompared.count > 0) {
-    throw new StatesDifferError(
-      `The states of ${counted(notCompared.count, 'state group')} of room '${room}' could not be compared.`,
-    );
-  }
+function sayWhatIsRead(source: Source, name: string, what: string, status: StatusLine): void {
+  const place = source.kind === 'postgres' ? 'DB' : 'files';
+  status.say(`Fetching state ${name} from ${place} for ${what}...`);
 }
 
-function events(ids: readonly string[]): string {
-  return ids.length === 0 ? 'no event' : ids.map((id) => JSON.stringify(id)).join(' or ');
+function throwIfNotEqual({ rooms, different, failed }: RoomsCompared): void {
+  if (rooms === 0) throw new RoomNotFoundError('There are no rooms to compare.');
+  if (different > 0) {
+    throw new StatesDifferError(
+      `${different} of ${rooms} rooms ${different === 1 ? 'is' : 'are'} not the same in AFTER as in BEFORE, or could not be compared.`,
+    );
+  }
+  if (failed > 0) {
+    throw new InputError(
+      `${failed} of ${rooms} rooms could not be compared, because ${failed === 1 ? 'its' : 'their'} data is not what it should be. All others are equal.`,
+    );
+  }
 }

@@ -1,7 +1,7 @@
-import { Readable } from 'node:stream';
 import type { NewEncoding } from '../changes/room-change.js';
 import { InputError, StatesDifferError } from '../errors.js';
 import { numberAt } from '../sources/files/copy-lines.js';
+import { chunkStream } from '../sources/chunk-stream.js';
 import {
   GroupTableBuilder,
   IN_RANGE,
@@ -49,7 +49,7 @@ export async function withChanges(
       throw new InputError(`The changes have none of room '${source.room}'.`);
     }
     const groups = changedTable(source, predecessors);
-    const branch = (number: 0 | 1): AsyncGenerator<Buffer> => {
+    const branch = (number: 0 | 1): AsyncGenerator<Buffer, void, undefined> => {
       tee ??= new Tee(source.rows());
       return tee.branch(number);
     };
@@ -61,7 +61,7 @@ export async function withChanges(
         ...both,
         warnings,
         groups: source.groups,
-        rows: () => Readable.from(branch(0), { objectMode: false }),
+        rows: () => chunkStream(branch(0)),
       },
       {
         ...both,
@@ -69,8 +69,7 @@ export async function withChanges(
         groups,
         rows: () => {
           const ids = Float64Array.from(predecessors.keys()).sort();
-          const rows = laidOver(branch(1), groups, ids, chunks);
-          return Readable.from(rows, { objectMode: false });
+          return chunkStream(laidOver(branch(1), groups, ids, chunks));
         },
       },
     ];
