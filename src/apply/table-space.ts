@@ -1,43 +1,73 @@
 import { DatabaseError } from '../errors.js';
-import type { Applied } from './apply-changes.js';
 import type { Rewriter } from './rewriter.js';
-
-/** What Postgres knows of `state_groups_state`: bytes, and what its statistics say of rows. */
-export interface TableSpace {
-  readonly tableBytes: number;
-  readonly indexBytes: number;
-  readonly liveRows: number;
-  /** Mean bytes of a row's columns, and of those in the index; null before the first ANALYZE. */
-  readonly rowWidth: number | null;
-  readonly keyWidth: number | null;
-  /** Whether this user may VACUUM it. */
-  readonly isOwner: boolean;
-}
-
-const SPACE = `
-  SELECT pg_table_size(pg_class.oid)::float8 AS "tableBytes",
-    pg_indexes_size(pg_class.oid)::float8 AS "indexBytes",
-    coalesce(nullif(pg_stat_get_live_tuples(pg_class.oid), 0), reltuples)::float8 AS "liveRows",
-    sum(avg_width)::float8 AS "rowWidth",
-    (sum(avg_width) FILTER (WHERE attname IN ('state_group', 'type', 'state_key')))::float8 AS "keyWidth",
-    pg_has_role(relowner, 'USAGE') AS "isOwner"
-  FROM pg_class LEFT JOIN pg_stats ON tablename = relname AND schemaname = relnamespace::regnamespace::text
-  WHERE pg_class.oid = to_regclass('state_groups_state')
-  GROUP BY pg_class.oid, reltuples, relowner`;
-
-/** Bytes beside its columns that a row takes in a table and in a btree, with what alignment costs on average. */
-const ROW_OVERHEAD = 32;
-const ENTRY_OVERHEAD = 16;
-/** How full a new btree's pages are. */
-const FILL = 0.9;
 
 /** All that a rewriter writes to, for VACUUM. */
 export const TABLES = 'state_groups_state, state_group_edges, state_groups';
 
-export async function readSpace(rewriter: Rewriter): Promise<TableSpace> {
-  const [space] = await rewriter.query<TableSpace & Record<string, unknown>>(SPACE);
-  return space;
+/** Bytes that `state_groups_state` takes, about how many its rows need, and about how many rows are dead. */
+export interface TableSpace {
+  readonly tableBytes: number;
+  readonly indexBytes: number;
+  readonly neededTableBytes: number;
+  readonly neededIndexBytes: number;
+  readonly deadRows: number;
 }
+
+const SIZES = `
+  SELECT pg_table_size(oid)::float8 AS "tableBytes", pg_indexes_size(oid)::float8 AS "indexBytes",
+    pg_stat_get_dead_tuples(oid)::float8 AS "deadRows",
+    pg_relation_size(oid) / current_setting('block_size')::float8 AS pages
+  FROM pg_class WHERE oid = to_regclass('state_groups_state')`;
+
+/** Pages whose rows are measured, as the server's statistics may be older than what was changed. */
+const SAMPLE_PAGES = 1000;
+/** Bytes that a row and an index entry take in a page, with what points to them and with alignment to eight. */
+const ROW = '(pg_column_size(s.*) + 7) / 8 * 8 + 4';
+const ENTRY =
+  '(8 + pg_column_size(state_group) + pg_column_size(type) + pg_column_size(state_key) + 7) / 8 * 8 + 4';
+/** How full a new btree's pages are. */
+const FILL = 0.9;
+
+interface Sizes extends Pick<TableSpace, 'tableBytes' | 'indexBytes' | 'deadRows'> {
+  readonly pages: number;
+  readonly [column: string]: unknown;
+}
+
+/** Bytes of rows and of index entries that were met. */
+interface Sample {
+  readonly rows: number;
+  readonly entries: number;
+  readonly [column: string]: unknown;
+}
+
+/**
+ * Looks at a sample of the table. Undefined if that can't be had, for instance because another transaction holds
+ * the table: it is no reason for what was done to end with an error.
+ *
+ * @throws the signal's reason
+ */
+export async function readSpace(rewriter: Rewriter): Promise<TableSpace | undefined> {
+  try {
+    const [{ tableBytes, indexBytes, deadRows, pages }] = await rewriter.query<Sizes>(SIZES);
+    const part = Math.min(1, SAMPLE_PAGES / Math.max(1, pages));
+    const [{ rows, entries }] = await rewriter.query<Sample>(`
+      SELECT coalesce(sum(${ROW}), 0)::float8 AS rows, coalesce(sum(${ENTRY}), 0)::float8 AS entries
+      FROM state_groups_state AS s TABLESAMPLE SYSTEM (${100 * part})`);
+    return {
+      tableBytes,
+      indexBytes,
+      neededTableBytes: Math.min(tableBytes, Math.round(rows / part)),
+      neededIndexBytes: Math.min(indexBytes, Math.round(entries / part / FILL)),
+      deadRows,
+    };
+  } catch (error) {
+    if (error instanceof DatabaseError) return undefined;
+    throw error;
+  }
+}
+
+const IS_OWNER = `
+  SELECT pg_has_role(relowner, 'USAGE') AS "isOwner" FROM pg_class WHERE oid = to_regclass('state_groups_state')`;
 
 /**
  * Runs a plain VACUUM of all that was changed, until the signal ends it. Returns why it was not done, as a
@@ -46,9 +76,9 @@ export async function readSpace(rewriter: Rewriter): Promise<TableSpace> {
  * @throws the signal's reason
  */
 export async function vacuum(rewriter: Rewriter): Promise<string | undefined> {
-  const { isOwner } = await readSpace(rewriter);
-  if (!isOwner) return "VACUUM was not run, as it takes the tables' owner or a superuser.";
   try {
+    const [{ isOwner }] = await rewriter.query<{ isOwner: boolean }>(IS_OWNER);
+    if (!isOwner) return "VACUUM was not run, as it takes the tables' owner or a superuser.";
     await rewriter.runLong(`VACUUM (ANALYZE) ${TABLES}`);
     return undefined;
   } catch (error) {
@@ -56,28 +86,4 @@ export async function vacuum(rewriter: Rewriter): Promise<string | undefined> {
     if (error instanceof DatabaseError) return `VACUUM was not run to its end. ${error.message}`;
     throw error;
   }
-}
-
-/** Bytes that `state_groups_state` takes, and about how many its rows need. */
-export interface NeededSpace {
-  readonly tableBytes: number;
-  readonly indexBytes: number;
-  readonly neededTableBytes: number;
-  readonly neededIndexBytes: number;
-}
-
-/**
- * An estimate. Rows are counted from those before, as Postgres's counts of now may not be of now.
- * Undefined where nothing is known of the table.
- */
-export function neededSpace(
-  { liveRows: rowsBefore }: TableSpace,
-  { tableBytes, indexBytes, rowWidth, keyWidth }: TableSpace,
-  { rowsDeleted, rowsInserted }: Pick<Applied, 'rowsDeleted' | 'rowsInserted'>,
-): NeededSpace | undefined {
-  const rows = rowsBefore - rowsDeleted + rowsInserted;
-  if (rows < 0 || rowWidth === null || keyWidth === null) return undefined;
-  const neededTableBytes = Math.min(tableBytes, rows * (rowWidth + ROW_OVERHEAD));
-  const neededIndexBytes = Math.min(indexBytes, (rows * (keyWidth + ENTRY_OVERHEAD)) / FILL);
-  return { tableBytes, indexBytes, neededTableBytes, neededIndexBytes };
 }

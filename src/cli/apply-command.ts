@@ -2,7 +2,7 @@ import { tmpdir } from 'node:os';
 import { applyChanges, nothingApplied } from '../apply/apply-changes.js';
 import type { Applied } from '../apply/apply-changes.js';
 import { Rewriter } from '../apply/rewriter.js';
-import { neededSpace, readSpace, vacuum } from '../apply/table-space.js';
+import { readSpace, vacuum } from '../apply/table-space.js';
 import { readChanges } from '../changes/read-changes.js';
 import type { RoomChange } from '../changes/room-change.js';
 import { UsageError } from '../errors.js';
@@ -168,7 +168,6 @@ export async function applyAndReport(
 ): Promise<object> {
   const { signal } = interruption;
   const applied = nothingApplied();
-  const before = await readSpace(rewriter);
   status.begin();
   try {
     await applyChanges(
@@ -194,7 +193,7 @@ export async function applyAndReport(
 
   try {
     const isVacuumed = vacuumIsWanted && (await vacuumAndSay(rewriter, status));
-    const space = neededSpace(before, await readSpace(rewriter), applied);
+    const space = await readSpace(rewriter);
     for (const line of spaceLines(space, isVacuumed)) status.say(line);
     return { ...applyFigures(applied), dryRun, isVacuumed, space };
   } catch (error) {

@@ -1,8 +1,9 @@
-import { TABLES, type NeededSpace } from '../apply/table-space.js';
+import { TABLES, type TableSpace } from '../apply/table-space.js';
+import { counted } from './counted.js';
 import { readableSize } from './size.js';
 
 /** What can be done about the space that deleted rows take. */
-export function spaceLines(space: NeededSpace | undefined, isVacuumed: boolean): string[] {
+export function spaceLines(space: TableSpace | undefined, isVacuumed: boolean): string[] {
   if (space === undefined) {
     return isVacuumed ? [] : [`VACUUM ${TABLES}; lets new rows use the space of the deleted ones.`];
   }
@@ -10,7 +11,7 @@ export function spaceLines(space: NeededSpace | undefined, isVacuumed: boolean):
   const whole = space.tableBytes + space.indexBytes;
   const needed = space.neededTableBytes + space.neededIndexBytes;
   return [
-    `state_groups_state and its indexes take ${size(whole)}, of which the rows need about ${size(needed)}.`,
+    `state_groups_state and its indexes take ${size(whole)}, of which the rows need about ${size(needed)}; about ${counted(space.deadRows, 'row is', 'rows are')} dead.`,
     ...(isVacuumed
       ? []
       : [
