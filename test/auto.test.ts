@@ -249,6 +249,21 @@ test('only the rooms that are asked for are touched', async (t) => {
   assert.equal(await lowest(), '3');
 });
 
+test('progress that lies in the future, as after the tables were restored, is forgotten and told', async (t) => {
+  const db = await goldenDatabase(t);
+  await run(db, { ...LEVELS, chunks: 0 });
+  await db.query(`
+    INSERT INTO state_compressor_progress SELECT room_id, 99999999 FROM state_groups GROUP BY room_id;
+    INSERT INTO state_compressor_state SELECT room_id, 1, 100, 7, 99999999 FROM state_groups GROUP BY room_id;
+    UPDATE state_compressor_total_progress SET lowest_uncompressed_group = 100000000`);
+  const { lines } = await run(db, LEVELS);
+  assert.match(
+    lines[0],
+    /^The saved progress of 3 rooms is of state groups that are not there yet/,
+  );
+  await assertGolden(db);
+});
+
 test('a room that is named and not there is an error, unless another one is there', async (t) => {
   const db = await goldenDatabase(t);
   for (const settings of [{}, LEVELS, { dryRun: true }]) {

@@ -14,6 +14,7 @@ import type { AutoSettings, AutoSummary } from './auto-settings.js';
 import {
   createTables,
   forgetRoomsThatAreGone,
+  forgetTheFuture,
   lowestUncompressed,
   roomsWithoutGroups,
   saveLowestUncompressed,
@@ -81,6 +82,12 @@ class AutoCompressor {
         log(
           'info',
           `Forgot the progress of ${counted(gone, 'room that has', 'rooms that have')} no state groups.`,
+        );
+      const future = await rewriter.transaction(forgetTheFuture);
+      if (future > 0)
+        log(
+          'warning',
+          `The saved progress of ${counted(future, 'room')} is of state groups that are not there yet, as after the tables were restored: it is forgotten, and the rooms are begun anew.`,
         );
     }
     try {

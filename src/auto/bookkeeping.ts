@@ -80,6 +80,25 @@ export async function forgetRoomsThatAreGone(client: pg.ClientBase): Promise<num
   return Number(rows[0].count);
 }
 
+/**
+ * Forgets what was saved of state groups that are still to come, as where a database was put back to an earlier
+ * time and these tables were not, and returns of how many rooms.
+ */
+export async function forgetTheFuture(client: pg.ClientBase): Promise<number> {
+  const { rows } = await client.query<{ count: string }>(`
+    WITH newest AS (SELECT coalesce(max(id), 0) AS id FROM state_groups),
+    progress AS (
+      DELETE FROM state_compressor_progress USING newest WHERE last_compressed > id RETURNING room_id
+    ), levels AS (
+      DELETE FROM state_compressor_state WHERE room_id IN (SELECT room_id FROM progress)
+    ), total AS (
+      UPDATE state_compressor_total_progress SET lowest_uncompressed_group = 0 FROM newest
+      WHERE lowest_uncompressed_group > id + 1 OR EXISTS (SELECT FROM progress)
+    )
+    SELECT count(*) FROM progress`);
+  return Number(rows[0].count);
+}
+
 /** Those of the rooms that have no state groups. */
 export async function roomsWithoutGroups(
   client: pg.ClientBase,
