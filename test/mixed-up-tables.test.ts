@@ -2,9 +2,11 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { gzipSync } from 'node:zlib';
+import { dump, FORMATS } from './support/export-formats.js';
 import { temporaryFolder } from './support/fixtures.js';
 import { CLI, runCli } from './support/run-cli.js';
 
@@ -38,6 +40,13 @@ const WHOLE: Tables = {
   state_groups: text([1, 2, 3].map((id) => [id, ROOM, `$${id}`])),
   state_group_edges: '',
   state_groups_state: text(rowsOf(ROOM)),
+};
+
+/** A further group, which is stored as a delta. */
+const WITH_DELTA: Tables = {
+  state_groups: `${WHOLE.state_groups}4\t${ROOM}\t$4\n`,
+  state_group_edges: '4\t3\n',
+  state_groups_state: text([...rowsOf(ROOM), [4, ROOM, 'm.room.topic', '', '$topic']]),
 };
 
 async function exportOf(folder: string, tables: Partial<Tables>): Promise<string> {
@@ -119,19 +128,117 @@ test('leaves groups as they are whose rows are of another room', async (t) => {
 });
 
 test('warns of groups that lack an edge, as a full state has the create event', async (t) => {
-  const delta: Row = [4, ROOM, 'm.room.topic', '', '$topic'];
-  const tables = {
-    state_groups: `${WHOLE.state_groups}4\t${ROOM}\t$4\n`,
-    state_groups_state: text([...rowsOf(ROOM), delta]),
-  };
-  const folder = await exportOf(await temporaryFolder(t), tables);
+  // An edge of another room shows that the table is there.
+  const folder = await exportOf(await temporaryFolder(t), {
+    ...WITH_DELTA,
+    state_group_edges: '8\t7\n',
+  });
   const warning = /1 state group has neither an edge nor an m\.room\.create event.*first: 4\)/;
   const cut = await runCli(['-i', folder, '-r', ROOM]);
   assert.match(cut.stderr, warning);
-  await exportOf(folder, { ...tables, state_group_edges: '4\t3\n' });
+  await exportOf(folder, WITH_DELTA);
   const whole = await runCli(['-i', folder, '-r', ROOM]);
   assert.equal(whole.code, 0);
   assert.doesNotMatch(whole.stderr, /neither an edge/);
+});
+
+/** What a table without rows looks like. */
+const EMPTY: Readonly<Record<string, (table: keyof Tables) => Buffer | string>> = {
+  nothing: () => '',
+  'nothing, packed': () => gzipSync(''),
+  "COPY's end marker": () => '\\.\n',
+  'the header of CSV': (table) => FORMATS['CSV with a header'](table, []),
+  'an array of JSON': () => '[]\n',
+  'binary data': (table) => FORMATS['binary COPY data'](table, []),
+};
+
+/** Reads the export in each way there is, and sees that it is refused. */
+async function refusedEverywhere(inputs: readonly string[], message: RegExp): Promise<void> {
+  for (const args of [
+    ['-r', ROOM],
+    ['-r', ROOM, '-o', '-', '--unbuffered', '-t'],
+    ['--all-rooms'],
+  ]) {
+    const { code, stdout, stderr } = await runCli([...inputs, ...args]);
+    assert.equal(code, 3, stderr);
+    assert.match(stderr, message);
+    assert.doesNotMatch(stdout, /DELETE/);
+  }
+}
+
+for (const [table, message] of [
+  ['state_groups_state', /The table state_groups_state has no rows .*its export failed/],
+  ['state_group_edges', /The table state_group_edges has no rows .*its export failed/],
+] as const) {
+  for (const [what, empty] of Object.entries(EMPTY)) {
+    test(`takes no failed export for an empty table: ${table}, ${what}`, async (t) => {
+      const folder = await exportOf(await temporaryFolder(t), WITH_DELTA);
+      await writeFile(join(folder, `${table}.copy`), empty(table));
+      await refusedEverywhere(['-i', folder], message);
+      await rm(join(folder, 'state_groups.copy'));
+      await refusedEverywhere(['-i', folder], message);
+    });
+  }
+
+  test(`takes no failed export for an empty table: ${table} in a dump`, async (t) => {
+    const path = join(await temporaryFolder(t), 'dump.sql');
+    const tables = Object.fromEntries(
+      Object.entries({ ...WITH_DELTA, [table]: '' }).map(([name, rows]) => [
+        name,
+        rows
+          .split('\n')
+          .slice(0, -1)
+          .map((row) => row.split('\t')),
+      ]),
+    ) as unknown as Parameters<typeof dump>[0];
+    await writeFile(path, dump(tables));
+    await refusedEverywhere(['-i', path], message);
+    const piped = await runCli(['-i', '-', '-r', ROOM], { stdin: await readFile(path) });
+    assert.equal(piped.code, 3, piped.stderr);
+    assert.match(piped.stderr, message);
+  });
+
+  test(`takes no empty pipe for an empty table: ${table}`, async (t) => {
+    const folder = await exportOf(await temporaryFolder(t), WITH_DELTA);
+    await rm(join(folder, `${table}.copy`));
+    const inputs = ['-i', folder, `--table=${table}=-`];
+    await refusedEverywhere(inputs, message);
+    await rm(join(folder, 'state_groups.copy'));
+    await refusedEverywhere(inputs, message);
+  });
+
+  test(`verify refuses, and check reports, an empty table: ${table}`, async (t) => {
+    const root = await temporaryFolder(t);
+    const whole = await exportOf(join(root, 'whole'), WITH_DELTA);
+    const empty = await exportOf(join(root, 'empty'), { ...WITH_DELTA, [table]: '' });
+    const verified = await runCli(['verify', empty, whole, '-r', ROOM]);
+    assert.equal(verified.code, 3, verified.stderr);
+    assert.match(verified.stderr, message);
+    const checked = await runCli(['check', empty]);
+    assert.ok([0, 9].includes(checked.code!), checked.stderr);
+  });
+}
+
+test('takes tables for empty that may be', async (t) => {
+  const [row] = rowsOf(ROOM).slice(-1);
+  for (const [what, tables] of Object.entries({
+    'all are': { state_groups: '', state_groups_state: '' },
+    'a room has one full state': {
+      state_groups: text([[3, ROOM, '$3']]),
+      state_groups_state: text([row]),
+    },
+    'a room was just begun': { state_groups: text([[3, ROOM, '$3']]), state_groups_state: '' },
+    'all states are full': {},
+    'rooms are of invitations': {
+      state_groups_state: text(rowsOf(ROOM).filter(([, , type]) => type !== 'm.room.create')),
+    },
+  })) {
+    const folder = await exportOf(await temporaryFolder(t), tables);
+    const all = await runCli(['-i', folder, '--all-rooms']);
+    assert.equal(all.code, 0, `${what}: ${all.stderr}`);
+    const one = await runCli(['-i', folder, '-r', ROOM]);
+    assert.equal(one.code, what === 'all are' ? 4 : 0, `${what}: ${one.stderr}`);
+  }
 });
 
 test('takes no other table of Synapse for one of these, also if it is empty', async (t) => {

@@ -14,6 +14,7 @@ import type { Run } from '../sort/run.js';
 import { RunChunks } from '../sort/run-chunks.js';
 import { ExternalSort } from '../sort/sort-lines.js';
 import { copyLines, copyStretches } from './copy-lines.js';
+import { EmptyTables } from './empty-tables.js';
 import type { FilesSourceSettings } from './files-source.js';
 import { findInputs } from './find-inputs.js';
 import { rereadable, type Input } from './input.js';
@@ -49,10 +50,11 @@ export async function openFilesRooms(
     const builder = new AllGroupsBuilder();
     if (state_groups === undefined) await readGroups(rows, 'state_groups_state', rooms, builder);
     else await readGroups(state_groups, 'state_groups', rooms, builder);
-    await readEdges(edges, (group, prev) => builder.addEdge(group, prev));
+    const count = await readEdges(edges, (group, prev) => builder.addEdge(group, prev));
     return new FilesRooms(settings, work, {
       rows,
       edges,
+      hasEdges: count > 0,
       rooms,
       groups: builder.finish(),
       isComplete: state_groups !== undefined,
@@ -87,6 +89,7 @@ async function readGroups(
 interface Found {
   readonly rows: Input;
   readonly edges: Input;
+  readonly hasEdges: boolean;
   readonly rooms: RoomNumbers;
   readonly groups: AllGroups;
   /** Whether all groups are known, those without rows too. */
@@ -208,23 +211,27 @@ class FilesRooms implements AllRooms {
 
   /** All rows in the order of the input, with their places in the order of rooms and groups. */
   async *#pieces(): AsyncGenerator<Pieces, void, undefined> {
-    const { rows, groups: all } = this.#found;
+    const { rows, edges, hasEdges, groups: all } = this.#found;
+    const counts = { groups: all.ids.length, rooms: this.count };
+    const emptyTables = new EmptyTables({ edges, rows, hasEdges, ...counts });
     const finder = new IdFinder(all.ids);
     const outsiders = this.#graph.outsiders();
     const pieces = new Pieces();
     let group = NaN;
     let key = NO_ROOM;
+    let index = -1;
     let others: readonly number[] = [];
     for await (const { bytes, position, count, starts, groups } of copyStretches(rows)) {
       pieces.reset(bytes, position);
       for (let i = 0; i < count; i++) {
         if (groups[i] !== group) {
           group = groups[i]!;
-          const index = finder.indexOf(group);
+          index = finder.indexOf(group);
           const room = index < 0 ? NO_ROOM : all.rooms[index];
           key = room === NO_ROOM ? NO_ROOM : this.#graph.keyOf(room, index);
           others = outsiders.keysOf(index);
         }
+        emptyTables.addRows(index, bytes, starts[i], starts[i + 1]);
         if (key !== NO_ROOM) pieces.add(key, starts[i], starts[i + 1]);
         else if (others.length === 0)
           this.#stray.add(group, bytes.subarray(starts[i], starts[i + 1]));
@@ -232,5 +239,6 @@ class FilesRooms implements AllRooms {
       }
       if (pieces.count > 0) yield pieces;
     }
+    emptyTables.check((at) => all.rooms[at]);
   }
 }

@@ -11,7 +11,7 @@ import { sortLines } from '../sort/sort-lines.js';
 import type { TemporaryFile } from '../../temporary-file.js';
 import type { StoredTables } from '../stored-tables.js';
 import { findInputs, type FoundInputs, type TableInputs } from './find-inputs.js';
-import { rereadable, type Input } from './input.js';
+import { rereadable } from './input.js';
 import { RoomColumn } from './room-column.js';
 import { readHeaders, type RoomHeaders } from './room-headers.js';
 import { RoomRows } from './room-rows.js';
@@ -81,8 +81,7 @@ class FilesSource implements RoomSource {
   readonly #settings: FilesSourceSettings;
   readonly #work: Work;
   readonly #tables: TableInputs;
-  readonly #rowsInput: Input;
-  readonly #roomIds: Float64Array;
+  readonly #headers: RoomHeaders;
   readonly #chunks = new ChunkPool();
   #rows: Readable | undefined;
 
@@ -99,8 +98,7 @@ class FilesSource implements RoomSource {
     this.#settings = settings;
     this.#work = work;
     this.#tables = tables;
-    this.#rowsInput = headers.rows;
-    this.#roomIds = headers.roomIds;
+    this.#headers = headers;
   }
 
   rows(): Readable {
@@ -131,7 +129,8 @@ class FilesSource implements RoomSource {
   async *#orderedRows(): AsyncGenerator<Buffer, void, undefined> {
     const { room, signal } = this.#settings;
     const column = new RoomColumn(room);
-    const rows = new RoomRows(this.#rowsInput, column, this.groups.ids, this.#roomIds);
+    const { rows: input, roomIds, emptyTables } = this.#headers;
+    const rows = new RoomRows(input, column, this.groups.ids, roomIds, emptyTables);
     try {
       yield* this.isOnTrust ? this.#rowsOnTrust(rows) : this.#sortedRows(rows);
       this.warnings.push(...rows.warnings());
@@ -143,7 +142,7 @@ class FilesSource implements RoomSource {
 
   #sortedRows(rows: RoomRows): AsyncGenerator<Buffer, void, undefined> {
     const { memory, tmpdir } = this.#settings;
-    const input = this.#rowsInput;
+    const input = this.#headers.rows;
     const read = () => rows.read();
     const readAgain = () => input.read();
     const sortInput = input.rereadable && !input.isSlow ? { read, readAgain } : { read };

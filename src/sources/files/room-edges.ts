@@ -9,9 +9,16 @@ const WINDOW = 2 ** 20;
 
 type OnEdge = (group: number, prev: number) => void;
 
+interface RoomEdges {
+  /** The groups that are not the room's. */
+  readonly beside: ReadonlySet<number>;
+  /** Whether the table has no edge, of any room. */
+  readonly isEmpty: boolean;
+}
+
 /**
  * Calls `onEdge` with all edges of the room's groups `ids`, which ascend, of the groups beside these that read
- * through one of them, and of all that any of these leads to. Returns the groups beside.
+ * through one of them, and of all that any of these leads to.
  *
  * In a sound database there are none, and the file is read once. Otherwise it is read again until all
  * are known; 36 bytes an edge of neighbouring ids are held then, for the ids of a chain lie close
@@ -21,12 +28,12 @@ export async function collectEdges(
   edges: Input,
   ids: Float64Array,
   onEdge: OnEdge,
-): Promise<ReadonlySet<number>> {
+): Promise<RoomEdges> {
   const beside = new Set<number>();
   const below = new Set<number>();
   const room = new IdFinder(ids);
   const prevs = new IdFinder(ids);
-  await readEdges(edges, (group, prev) => {
+  const count = await readEdges(edges, (group, prev) => {
     if (room.has(group)) {
       onEdge(group, prev);
       if (!prevs.has(prev)) beside.add(prev);
@@ -52,7 +59,7 @@ export async function collectEdges(
       return true;
     });
   }
-  return beside;
+  return { beside, isEmpty: count === 0 };
 }
 
 /**
@@ -95,8 +102,9 @@ async function follow(
   return later;
 }
 
-/** Calls `onEdge` with each edge in the order of the table. */
-export async function readEdges(edges: Input, onEdge: OnEdge): Promise<void> {
+/** Calls `onEdge` with each edge in the order of the table, and returns how many these are. */
+export async function readEdges(edges: Input, onEdge: OnEdge): Promise<number> {
+  let edgesRead = 0;
   for await (const lines of copyLines(edges, 'state_group_edges')) {
     const { bytes, count, starts, groups } = lines;
     for (let i = 0; i < count; i++) {
@@ -106,5 +114,7 @@ export async function readEdges(edges: Input, onEdge: OnEdge): Promise<void> {
       if (Number.isNaN(prev)) throw lines.error(i, noStateGroup(bytes.subarray(start, end)));
       onEdge(groups[i], prev);
     }
+    edgesRead += count;
   }
+  return edgesRead;
 }

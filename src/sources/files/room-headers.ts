@@ -3,10 +3,11 @@ import { noneInRange, type GroupRange } from '../group-range.js';
 import { GroupTableBuilder, type GroupTable } from '../group-table.js';
 import { lowerBound } from '../id-list.js';
 import type { TemporaryFile } from '../../temporary-file.js';
+import { EmptyTables, emptyRows } from './empty-tables.js';
 import type { TableInputs } from './find-inputs.js';
 import { rereadable, type Input } from './input.js';
 import { RoomColumn } from './room-column.js';
-import { collectEdges } from './room-edges.js';
+import { collectEdges, readEdges } from './room-edges.js';
 import { roomGroups, roomGroupsWithRows, type RoomGroups } from './room-groups.js';
 
 export interface RoomHeaders {
@@ -15,6 +16,8 @@ export interface RoomHeaders {
   readonly roomIds: Float64Array;
   /** Where the rows are to be read: the input that was given, or a copy of what is needed of it. */
   readonly rows: Input;
+  /** Takes the rows, to see whether they or the edges are missing as a whole. */
+  readonly emptyTables: EmptyTables;
   readonly warnings: readonly string[];
 }
 
@@ -45,7 +48,7 @@ export async function readHeaders(
     found = await roomGroups(await rereadable(tables.state_groups, temporaryFile), column);
   }
   const { ids } = found;
-  if (ids.length === 0) throw noSuchRoom(room, tables, found);
+  if (ids.length === 0) throw await noSuchRoom(room, tables, found);
   const [from, to] = bounds(ids, range);
   if (from === to) {
     throw noneInRange(room, { count: ids.length, first: ids[0], last: ids.at(-1)! }, range);
@@ -53,14 +56,17 @@ export async function readHeaders(
 
   const builder = new GroupTableBuilder(ids, from, to);
   const edges = await rereadable(tables.state_group_edges, temporaryFile);
-  const beside = await collectEdges(edges, ids, (group, prev) => builder.addEdge(group, prev));
+  const addEdge = (group: number, prev: number): void => builder.addEdge(group, prev);
+  const { beside, isEmpty } = await collectEdges(edges, ids, addEdge);
   const otherRooms = await found.otherRoomsGroups(beside);
   // Without state_groups, a group that has no rows is the room's as far as can be known.
   const ofNoRoom = tables.state_groups === undefined ? 'out-of-range' : 'missing-group';
   const isCopied = tables.state_groups === undefined && rows !== tables.state_groups_state;
   const ofOtherRoom = isCopied ? 'unread-rows' : 'other-room';
   for (const id of beside) builder.addAncestor(id, otherRooms.has(id) ? ofOtherRoom : ofNoRoom);
-  return { groups: builder.finish(), roomIds: ids, rows, warnings };
+  const counts = { hasEdges: !isEmpty, groups: ids.length, rooms: 1 };
+  const emptyTables = new EmptyTables({ edges, rows, ...counts });
+  return { groups: builder.finish(), roomIds: ids, rows, emptyTables, warnings };
 }
 
 /** The part of `ids` that is in range: from the first index, up to before the second. */
@@ -71,8 +77,15 @@ function bounds(ids: Float64Array, range: GroupRange): [from: number, to: number
   return [from, groupsToCompress === undefined ? to : Math.min(to, from + groupsToCompress)];
 }
 
-function noSuchRoom(room: string, tables: TableInputs, { otherRooms }: RoomGroups): Error {
-  const { name } = tables.state_groups ?? tables.state_groups_state;
+async function noSuchRoom(
+  room: string,
+  tables: TableInputs,
+  { otherRooms }: RoomGroups,
+): Promise<Error> {
+  const { state_groups, state_group_edges: edges, state_groups_state: rows } = tables;
+  const { name } = state_groups ?? rows;
+  const isEmpty = state_groups === undefined && otherRooms.size === 0;
+  if (isEmpty && (await readEdges(edges, () => {})) > 0) return emptyRows(rows);
   const others =
     otherRooms.size === 0
       ? 'It holds no room at all.'
