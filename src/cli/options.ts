@@ -24,7 +24,7 @@ export const OPTIONS = {
     group: SOURCE,
     describe:
       'Instead of a database: a dump by pg_dump, or files or a folder of exported tables, or ' +
-      '- for standard input. May be given several times.',
+      '- for standard input. May be given several times, also for the parts of one table, in their order.',
   },
   table: {
     nargs: 1,

@@ -32,20 +32,35 @@ const BEHIND_RETURN = 4;
 
 /** The table that CSV is of, told by its first record: the names of the columns, or a row. */
 export function tableOfCsv(head: Buffer): Told {
-  const records = new CsvRecords('');
-  head = withoutMark(head);
   try {
-    // What is wrong behind the first record is told with its place when it is read.
-    for (let start = 0, end: number; (end = head.indexOf(LINE_FEED, start) + 1) > 0; start = end) {
-      const record = records.copyText(head.subarray(start, end)).toString();
-      if (record === '') continue;
-      const line = record.slice(0, -1);
-      return tableOfLine(line) ?? tableOfColumns(line.split('\t')) ?? 'other';
-    }
-    return 'incomplete';
+    const line = firstRecord(head);
+    if (line === undefined) return 'incomplete';
+    return tableOfLine(line) ?? tableOfColumns(line.split('\t')) ?? 'other';
   } catch {
     return 'other';
   }
+}
+
+/** Whether CSV of a table names its columns, in another order than they have there. */
+export function isReordered(head: Buffer, table: StateTable): boolean {
+  const order = columnOrder(table, firstRecord(head)?.split('\t') ?? []);
+  return order?.some((column, i) => column !== i) === true;
+}
+
+/**
+ * The first record that is not empty, as COPY text without its line feed.
+ *
+ * @throws InputError if it is no CSV
+ */
+function firstRecord(head: Buffer): string | undefined {
+  const records = new CsvRecords('');
+  head = withoutMark(head);
+  // What is wrong behind the first record is told with its place when it is read.
+  for (let start = 0, end: number; (end = head.indexOf(LINE_FEED, start) + 1) > 0; start = end) {
+    const record = records.copyText(head.subarray(start, end)).toString();
+    if (record !== '') return record.slice(0, -1);
+  }
+  return undefined;
 }
 
 /**

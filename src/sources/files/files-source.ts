@@ -20,8 +20,9 @@ import { Work } from './work.js';
 
 export interface FilesSourceSettings {
   /**
-   * Files, folders, and `-` for standard input: plain SQL of pg_dump, or the tables, one input each, as
-   * COPY text, CSV, binary COPY data or JSON. All of it may be packed with gzip or zstd.
+   * Files, folders, and `-` for standard input: plain SQL of pg_dump, or the tables, as COPY text, CSV,
+   * binary COPY data or JSON. All of it may be packed with gzip or zstd. Files that are named and hold the
+   * same table are parts of it, in their order.
    */
   readonly inputs: readonly string[];
   /** Inputs, beside those, whose table neither content nor name tell. */

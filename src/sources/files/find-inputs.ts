@@ -9,8 +9,9 @@ import { csvToCopyText } from './csv.js';
 import { dumpTables } from './dump.js';
 import { explained, FileInput, kindOf, openInput, StreamInput, type Input } from './input.js';
 import { jsonToCopyText } from './json.js';
-import { recognize, type InputFormat } from './recognize.js';
-import { STATE_TABLES, tableOfName, type StateTable } from './state-table.js';
+import { recognize, type InputFormat, type Recognized } from './recognize.js';
+import { JOIN_IN_A_PIPE, PartsInput, type Part } from './parts-input.js';
+import { isTable, STATE_TABLES, tableOfName, type StateTable } from './state-table.js';
 
 /** Which input holds which table. */
 export interface TableInputs {
@@ -38,12 +39,14 @@ const HOW_TO_EXPORT =
   "Export a table with psql: COPY state_groups_state TO STDOUT; or dump all: pg_dump -t 'state_group*'.";
 /** Of so many files it is said why they hold no table. */
 const REASONS = 5;
+const HOW_TO_GO_ON = `If it is a part that was cut within a line, it must come behind the part before, and both be plain COPY text: else ${JOIN_IN_A_PIPE}`;
 const TABLES = 'state_groups, state_group_edges or state_groups_state';
 
 /**
  * Finds out which tables each input holds, and in which format: files, folders (all files in them whose
  * names end in .copy, packed or not, or speak of one of the tables), and `-` for standard input. The
- * content tells; only what has no rows is told by its name.
+ * content tells; only what has no rows is told by its name, and only what goes on within a line by what
+ * is named before it. Inputs that are named and hold the same table are parts of it.
  *
  * @throws InputError if a table is missing or there twice, or an input can't be read or holds no table
  */
@@ -58,33 +61,62 @@ export async function findInputs(
     const name = given.tables[table];
     if (name !== undefined) tablesOf.set(name, table);
   }
-  const named = new Map(
-    [...inputs, ...tablesOf.keys()].map((name) => [name === '-' ? name : resolve(name), name]),
-  );
+  const names = [...inputs, ...tablesOf.keys()];
+  const paths = new Set(names.map((name) => resolve(name)));
+  const seen = new Map<string, string>();
   const search = new Search(temporaryFile, signal);
   let isRepeatable = true;
-  for (const [path, name] of named) {
-    if (path !== '-' && (await kindOf(name)).isDirectory()) {
+  for (const name of names) {
+    const kind = name === '-' ? undefined : await kindOf(name);
+    const identity = kind === undefined ? name : `${kind.dev}:${kind.ino}`;
+    const other = seen.get(identity);
+    seen.set(identity, name);
+    if (kind?.isDirectory()) {
+      if (other !== undefined) continue;
       const { files, others } = await tableFiles(name);
       search.passBy(others);
       for (const file of files) {
-        if (named.has(resolve(file))) continue;
+        if (paths.has(resolve(file))) continue;
         await search.add(new FileInput(file, signal), { isNamed: false, as: undefined });
       }
     } else {
+      if (other !== undefined) {
+        throw new InputError(
+          `${other} and ${name} are one file, and it is read once: name it once.`,
+        );
+      }
       const input = await openInput(name, stdin, signal);
       isRepeatable &&= input.rereadable;
       await search.add(input, { isNamed: true, as: tablesOf.get(name) });
     }
   }
-  return { ...search.result([...named.values()]), isRepeatable };
+  return { ...search.result(names), isRepeatable };
+}
+
+/** An input that holds a table, or a part of it. */
+interface Found extends Part {
+  /** Whether further inputs may hold parts of the table: where it is named, and no dump. */
+  readonly mayBePart: boolean;
+  /** Whether it has no byte but blank ones. */
+  readonly isBlank: boolean;
+  /** Undefined for what is no CSV. */
+  readonly isReorderedCsv: boolean | undefined;
+}
+
+interface TextBefore {
+  readonly name: string;
+  readonly table: StateTable;
+  /** Whether it ends within a line. */
+  readonly isCut: boolean;
 }
 
 /** Looks at one input after the other. */
 class Search {
   readonly #temporaryFile: () => Promise<TemporaryFile>;
   readonly #signal: AbortSignal;
-  readonly #found: Partial<Record<StateTable, Input>> = {};
+  readonly #found: Partial<Record<StateTable, Found[]>> = {};
+  /** The input before, if it is named and plain COPY text. */
+  #before: TextBefore | undefined;
   readonly #warnings: string[] = [];
   /** Why files hold no table. */
   readonly #ignored: string[] = [];
@@ -106,7 +138,11 @@ class Search {
     { isNamed, as }: { isNamed: boolean; as: StateTable | undefined },
   ): Promise<void> {
     const { name } = input;
-    const { format, told, beginning, advice } = await input.look(recognize);
+    const recognized = await input.look(recognize);
+    const before = isNamed && as === undefined ? this.#before : undefined;
+    this.#before = undefined;
+    const goesOn = before !== undefined && mayGoOn(before, recognized, name);
+    const format = goesOn ? 'copy-text' : recognized.format;
     if (format === 'dump') {
       if (as !== undefined) {
         throw new InputError(`${name} is SQL, of which all tables are read: give it with -i.`);
@@ -114,18 +150,51 @@ class Search {
       return this.#addDump(input, isNamed);
     }
 
+    const table = goesOn ? before.table : this.#tableOf(input, recognized, isNamed, as);
+    if (table === undefined) return;
+    if (goesOn && before.isCut && recognized.told === table) {
+      this.#warnings.push(
+        `${before.name} ends within a line, and ${name} was read as what it goes on with, as where one export is cut in parts. If it was an export of its own, it is cut off: then throw the changes away, and export it again.`,
+      );
+    }
+    this.#put(table, {
+      input: asCopyText(input, format, table),
+      goesOn,
+      mayBePart: isNamed,
+      isBlank: !goesOn && recognized.told === 'empty' && recognized.beginning === '',
+      isReorderedCsv: format === 'csv' ? recognized.isReordered : undefined,
+    });
+    // Of what is packed, or comes once, it is not known how it ends.
+    const isPlainText = format === 'copy-text' && input instanceof FileInput;
+    if (isNamed && isPlainText && !(await input.isPacked())) {
+      this.#before = { name, table, isCut: await input.endsWithinLine() };
+    }
+  }
+
+  /** The table that an input holds by itself; undefined if it is none. */
+  #tableOf(
+    input: FileInput | StreamInput,
+    { told, beginning, advice }: Recognized,
+    isNamed: boolean,
+    as: StateTable | undefined,
+  ): StateTable | undefined {
+    const { name } = input;
     const ofName = tableOfName(basename(name));
-    const held = told === 'other' || told === 'incomplete' || told === 'empty' ? undefined : told;
+    const held = isTable(told) ? told : undefined;
     if (as !== undefined && told === 'other' && advice !== undefined) {
       throw new InputError(`${name} holds no rows that can be read. ${advice}`);
     }
     const table = as ?? held ?? (told === 'empty' ? ofName : undefined);
     if (table === undefined) {
-      const what =
+      const [what, otherwise] =
         told === 'empty'
-          ? isEmpty(input)
-          : `${name} holds no rows of ${TABLES}, or in no format that is known: it begins with '${beginning}'.`;
-      return this.#ignore(what, isNamed, advice);
+          ? [isEmpty(input), HOW_TO_EXPORT]
+          : [
+              `${name} holds no rows of ${TABLES}, or in no format that is known: it begins with '${beginning}'.`,
+              `${HOW_TO_EXPORT} ${HOW_TO_GO_ON}`,
+            ];
+      this.#ignore(what, isNamed, advice, otherwise);
+      return undefined;
     }
     if (held !== undefined && held !== table) {
       throw new InputError(`${name} holds ${held}, and not ${table} as --table says.`);
@@ -135,7 +204,7 @@ class Search {
         `${name} is named after ${ofName}, but was read as what it holds, ${table}.`,
       );
     }
-    this.#put(table, asCopyText(input, format, table));
+    return table;
   }
 
   /** @throws InputError if a table is missing; `names` are those of all inputs */
@@ -155,7 +224,11 @@ class Search {
         `None of the inputs (${names.join(', ')}) holds ${missing}. ${reasons.join(' ')}`,
       );
     }
-    const tables = { ...(state_groups && { state_groups }), state_group_edges, state_groups_state };
+    const tables = {
+      ...(state_groups && { state_groups: joined(state_groups) }),
+      state_group_edges: joined(state_group_edges),
+      state_groups_state: joined(state_groups_state),
+    };
     const warnings = [...this.#warnings, ...ignored.map((what) => `${what} It was ignored.`)];
     return { tables, warnings };
   }
@@ -165,28 +238,72 @@ class Search {
     const tables = await dumpTables(dump, this.#temporaryFile);
     for (const table of STATE_TABLES) {
       const rows = tables[table];
-      if (rows !== undefined) this.#put(table, rows);
+      if (rows !== undefined) {
+        const whole = { goesOn: false, mayBePart: false, isBlank: false };
+        this.#put(table, { ...whole, input: rows, isReorderedCsv: undefined });
+      }
     }
     if (Object.keys(tables).length === 0) {
       this.#ignore(`${input.name} is SQL that holds no rows of ${TABLES}.`, isNamed);
     }
   }
 
-  #put(table: StateTable, input: Input): void {
-    const other = this.#found[table];
-    if (other !== undefined) {
-      throw new InputError(
-        `Both ${other.name} and ${input.name} hold ${table}. Name one file for each table; if they are parts of one export, join them in a pipe: cat PARTS | synapse_compress_state -i - …`,
-      );
-    }
-    this.#found[table] = input;
+  #put(table: StateTable, found: Found): void {
+    const others = (this.#found[table] ??= []);
+    for (const other of others) refuseUnlessParts(table, other, found);
+    others.push(found);
   }
 
   /** @throws InputError if it is named, and so must hold a table */
-  #ignore(what: string, isNamed: boolean, advice?: string): void {
-    if (isNamed) throw new InputError(`${what} ${advice ?? HOW_TO_EXPORT}`);
+  #ignore(what: string, isNamed: boolean, advice?: string, otherwise = HOW_TO_EXPORT): void {
+    if (isNamed) throw new InputError(`${what} ${advice ?? otherwise}`);
     this.#ignored.push(advice === undefined ? what : `${what} ${advice}`);
   }
+}
+
+/** @throws InputError if the two are no parts of one table, or can't be read as such */
+function refuseUnlessParts(table: StateTable, one: Found, other: Found): void {
+  const names = `${one.input.name} and ${other.input.name}`;
+  if (!one.mayBePart || !other.mayBePart) {
+    throw new InputError(
+      `Both ${names} hold ${table}. Name the one that is to be read; parts of one export are read one after the other where each is named with -i, and none is a dump.`,
+    );
+  }
+  const blank = [one, other].find(({ isBlank }) => isBlank);
+  if (blank !== undefined) {
+    throw new InputError(
+      `${blank.input.name} is empty, as a failed export leaves it, and other inputs hold ${table} too. Export this part again, or do not name it if it has no rows.`,
+    );
+  }
+  const isMixed = one.isReorderedCsv !== other.isReorderedCsv;
+  if (isMixed && one.isReorderedCsv !== undefined && other.isReorderedCsv !== undefined) {
+    throw new InputError(
+      `Of ${names} only one begins with the names of its columns, or they stand in another order there. They can't be read as parts of ${table}: ${JOIN_IN_A_PIPE}`,
+    );
+  }
+}
+
+/** One input of a table's parts. */
+function joined(parts: readonly Part[]): Input {
+  return parts.length === 1 ? parts[0].input : new PartsInput(parts);
+}
+
+/** Whether an input is what the one before goes on with, though by itself it may hold another table or none. */
+function mayGoOn(
+  { table, isCut }: TextBefore,
+  { format, told, isFragment, ofSecondLine, advice }: Recognized,
+  name: string,
+): boolean {
+  // A part of a line tells nothing.
+  if (isFragment) return true;
+  if (!isCut) return false;
+  if (ofSecondLine !== undefined && ofSecondLine !== 'other') return ofSecondLine === table;
+  // A rest that begins with a backslash looks like a command of psql's, but a dump has further lines.
+  if (format === 'dump') return ofSecondLine === undefined;
+  if (isTable(told)) return format === 'copy-text' && told === table;
+  // The rest of a line may be blank, as its line feed is.
+  if (told === 'empty') return (tableOfName(basename(name)) ?? table) === table;
+  return advice === undefined;
 }
 
 function isEmpty({ name, rereadable }: Input): string {

@@ -7,6 +7,7 @@ import type { TemporaryFile } from '../../temporary-file.js';
 import { collected } from './collected.js';
 import { LONGEST_MAGIC, packingOf, unpack, WINDOW_TOO_LARGE } from './unpack.js';
 
+const LINE_FEED = 10;
 /** With less, waiting for the next bytes takes as long as working on them. */
 const CHUNK = 2 ** 20;
 /** What an input holds is told by so many bytes, or not at all. */
@@ -75,6 +76,14 @@ export class FileInput implements Input {
   async isPacked(): Promise<boolean> {
     const head = await headOf(this.readFrom(0), LONGEST_MAGIC);
     return packingOf(head) !== undefined;
+  }
+
+  /** Whether its last byte is no line feed. */
+  async endsWithinLine(): Promise<boolean> {
+    const { size } = await kindOf(this.name);
+    let last = LINE_FEED;
+    for await (const chunk of this.readFrom(Math.max(0, size - 1))) last = chunk.at(-1) ?? last;
+    return last !== LINE_FEED;
   }
 
   place(index: number): string {

@@ -1,8 +1,15 @@
 import { SIGNATURE, tableOfBinary } from './binary.js';
-import { tableOfCsv } from './csv.js';
+import { isReordered, tableOfCsv } from './csv.js';
 import { isDump } from './dump.js';
 import { tableOfJson } from './json.js';
-import { COLUMNS, STATE_TABLES, tableOfLine, type Told } from './state-table.js';
+import {
+  COLUMNS,
+  isTable,
+  STATE_TABLES,
+  tableOfLine,
+  type StateTable,
+  type Told,
+} from './state-table.js';
 
 export type InputFormat = 'copy-text' | 'csv' | 'binary' | 'json' | 'dump';
 
@@ -10,6 +17,12 @@ export interface Recognized {
   readonly format: InputFormat;
   /** Which table it is; of a dump nothing is told. */
   readonly told: Told;
+  /** Whether it begins with the columns' names, in another order than the table's. */
+  readonly isReordered: boolean;
+  /** Whether it is COPY text, maybe, and all in one line that does not end. */
+  readonly isFragment: boolean;
+  /** What the second line is of, read as COPY text; undefined if it does not tell, or is not all there. */
+  readonly ofSecondLine: StateTable | 'other' | undefined;
   /** How it begins, in a form that can be printed. */
   readonly beginning: string;
   /** What to do with what is of a kind that is known, but not read. */
@@ -32,6 +45,10 @@ export function recognize(head: Buffer, isAll: boolean): Recognized | undefined 
   return {
     format,
     told,
+    isReordered: format === 'csv' && isTable(told) && isReordered(head, told),
+    isFragment:
+      isCopyText && advice === undefined && told !== 'empty' && !beginningOf(head).includes('\n'),
+    ofSecondLine: tellSecondLine(head),
     beginning,
     advice: advice ?? (told === 'other' ? guess(line) : undefined),
   };
@@ -66,6 +83,13 @@ function tellTable(format: InputFormat, head: Buffer): Told {
     case 'dump':
       return 'other';
   }
+}
+
+/** Where a line was cut, what follows tells what the rest of it can't. */
+function tellSecondLine(head: Buffer): StateTable | 'other' | undefined {
+  const [, line, behind] = head.toString().split('\n', 3);
+  if (line === undefined || behind === undefined || line === '\\.') return undefined;
+  return tableOfLine(line) ?? 'other';
 }
 
 /**

@@ -13,6 +13,11 @@ export type StateTable = keyof typeof COLUMNS;
  */
 export type Told = StateTable | 'empty' | 'other' | 'incomplete';
 
+/** Whether it is told which table it is. */
+export function isTable(told: Told): told is StateTable {
+  return told in COLUMNS;
+}
+
 /** Longest first, because the shortest is the beginning of another. */
 export const STATE_TABLES = ['state_groups_state', 'state_group_edges', 'state_groups'] as const;
 
