@@ -9,6 +9,8 @@ import type { Branches } from './branches.js';
  */
 const NEIGHBOUR = 1 / 32;
 const LEAST_NEIGHBOUR = 64;
+/** The ancestors of so many heads are looked at, and of one more for each row of a snapshot: what there is to save. */
+const LEAST_BRANCHES = 16;
 /**
  * A branch goes on from a head, or from where it is stored, that is at most so many rows away. Where two views of a
  * room take turns, each is stored on the other, and its own last group is an ancestor that costs a row.
@@ -99,7 +101,8 @@ export class BaseSearch {
       this.#climb(stored, Math.min(cheaper, this.#mostRows()));
     }
     const most = Math.min(cheaper, this.#mostRows());
-    for (let i = this.#branches.headCount - 1; i >= 0; i--) {
+    const last = this.#branches.headCount - 1;
+    for (let i = last; i >= 0 && i > last - LEAST_BRANCHES - size; i--) {
       this.#climb(this.#branches.headAt(i), most);
     }
     return this.#beatsSnapshot ? this.#best : NO_STATE;
