@@ -1,11 +1,11 @@
 import { Writable } from 'node:stream';
-import { finished } from 'node:stream/promises';
 import { compressRoom, type CompressSettings } from './compress.js';
 import { InputError } from './errors.js';
 import type { Planner } from './planner/planner.js';
 import { RoomTotals, type RoomFailure, type Totals } from './report/room-totals.js';
 import type { Statistics } from './report/statistics.js';
-import type { Output } from './sinks/output.js';
+import { endOfRooms } from './sinks/change-sink.js';
+import { endWith, type Output } from './sinks/output.js';
 import type { AllRooms } from './sources/all-rooms.js';
 import { TemporaryFile } from './temporary-file.js';
 
@@ -17,7 +17,7 @@ export interface CompressRoomsSettings extends Pick<
   readonly source: AllRooms;
   /** Makes the planner of a room. */
   readonly planner: () => Planner;
-  /** Receives the changes of all rooms, each room's complete by themselves, one after the other. */
+  /** Receives the changes of all rooms, as one script. */
   readonly output?: Output;
   /** Folder in which a room's changes wait until they are complete and verified. */
   readonly tmpdir: string;
@@ -47,6 +47,7 @@ export async function compressRooms(settings: CompressRoomsSettings): Promise<To
           ...each,
           source: opened,
           planner: planner(),
+          amongRooms: totals.isWritten ? 'further' : 'first',
           ...(changes && { output: changes }),
         });
       } catch (error) {
@@ -57,9 +58,9 @@ export async function compressRooms(settings: CompressRoomsSettings): Promise<To
       await onRoom?.(result);
     }
     if (output !== undefined) {
-      output.stream.end();
-      await finished(output.stream);
-      if (totals.isWritten) await output.keep();
+      const { isWritten, groupsWritten, rowsInserted } = totals;
+      await endWith(output, isWritten ? endOfRooms(settings, groupsWritten, rowsInserted) : '');
+      if (isWritten) await output.keep();
       else await output.discard();
     }
     return totals.figures(

@@ -10,6 +10,8 @@ import { InputError, StatesDifferError } from '../src/errors.js';
 import { AdaptivePlanner } from '../src/planner/adaptive.js';
 import { isChanged } from '../src/planner/planned-group.js';
 import type { ChangedGroup } from '../src/planner/planned-group.js';
+import { endOfRooms } from '../src/sinks/change-sink.js';
+import type { Format } from '../src/sinks/change-sink.js';
 import { copySink } from '../src/sinks/copy.js';
 import { jsonlSink } from '../src/sinks/jsonl.js';
 import { sqlSink } from '../src/sinks/sql.js';
@@ -30,21 +32,30 @@ interface Script {
   readonly changes: readonly ChangedGroup[];
 }
 
-async function written(form: Form, scripts: readonly Script[]): Promise<Buffer> {
+/** The scripts one after the other, or together as one. */
+async function written(form: Form, scripts: readonly Script[], isOne = false): Promise<Buffer> {
   const texts: Buffer[] = [];
-  for (const { room, changes } of scripts) {
+  for (const [index, { room, changes }] of scripts.entries()) {
+    const place = isOne && { amongRooms: index === 0 ? ('first' as const) : ('further' as const) };
     const header = [
       'Written by synapse_compress_state 0.1.0.',
       `Room ${JSON.stringify(room)}, state groups 1 to 9; levels.`,
       'Apply it.',
     ];
     const sink = {
-      sql: () => sqlSink({ room, header, transactions: false }),
-      'sql -t': () => sqlSink({ room, header, transactions: true }),
-      copy: () => copySink({ room, header, batch: 2 }),
+      sql: () => sqlSink({ room, header, transactions: false, ...place }),
+      'sql -t': () => sqlSink({ room, header, transactions: true, ...place }),
+      copy: () => copySink({ room, header, batch: 2, ...place }),
       jsonl: () => jsonlSink({ room }),
     }[form]();
     texts.push(await buffer(Readable.from([changes]).pipe(sink)));
+  }
+  if (isOne) {
+    const groups = scripts.flatMap(({ changes }) => changes);
+    const rows = groups.reduce((sum, { newRows }) => sum + newRows, 0);
+    const [format, transactions] = form.split(' ') as [Format, string?];
+    const settings = { format, transactions: transactions !== undefined };
+    texts.push(Buffer.from(endOfRooms(settings, groups.length, rows)));
   }
   return Buffer.concat(texts);
 }
@@ -146,8 +157,8 @@ const anyScripts = fc.uniqueArray(
 for (const form of FORMS) {
   test(`what is written as ${form} is read again, however it is cut into chunks`, async () => {
     await fc.assert(
-      fc.asyncProperty(anyScripts, lengths, async (scripts, chunks) => {
-        const { read, error } = await readAll(await written(form, scripts), chunks);
+      fc.asyncProperty(anyScripts, fc.boolean(), lengths, async (scripts, isOne, chunks) => {
+        const { read, error } = await readAll(await written(form, scripts, isOne), chunks);
         assert.ifError(error);
         assert.deepEqual(read, expected(form, scripts));
       }),
@@ -158,9 +169,10 @@ for (const form of FORMS) {
     await fc.assert(
       fc.asyncProperty(
         anyScripts,
+        fc.boolean(),
         fc.array(fc.nat(), { minLength: 5, maxLength: 5 }),
-        async (scripts, ends) => {
-          const bytes = await written(form, scripts);
+        async (scripts, isOne, ends) => {
+          const bytes = await written(form, scripts, isOne);
           const whole = expected(form, scripts);
           for (const end of ends) {
             const part = bytes.subarray(0, end % bytes.length);
@@ -171,7 +183,8 @@ for (const form of FORMS) {
               continue;
             }
             // Where it ends between two changes, or two scripts, nothing is missing of those before.
-            const oneMore = await written(form, scriptsOf(whole.slice(0, read.length + 1)));
+            const known = scriptsOf(whole.slice(0, read.length + 1));
+            const oneMore = await written(form, known, isOne);
             assert.ok(
               part.length < oneMore.length,
               `${read.length} changes of ${part.length} bytes`,
@@ -186,12 +199,13 @@ for (const form of FORMS) {
     await fc.assert(
       fc.asyncProperty(
         anyScripts,
+        fc.boolean(),
         fc.array(fc.tuple(fc.nat(), fc.integer({ min: 1, max: 255 }), fc.boolean()), {
           minLength: 5,
           maxLength: 5,
         }),
-        async (scripts, damages) => {
-          const bytes = await written(form, scripts);
+        async (scripts, isOne, damages) => {
+          const bytes = await written(form, scripts, isOne);
           // Most of a small file is the guard.
           const changes = Math.max(0, bytes.indexOf('$procedure$;'));
           for (const [at, flipped, isInChanges] of damages) {
@@ -200,12 +214,48 @@ for (const form of FORMS) {
             damaged[from + (at % (bytes.length - from))] ^= flipped;
             const { read, error } = await readAll(damaged);
             if (error !== undefined) assert.ok(error instanceof InputError, String(error));
-            else await assertSays(form, damaged, read);
+            else await assertSays(form, damaged, read, isOne);
           }
         },
       ),
     );
   });
+}
+
+for (const form of ['sql', 'sql -t', 'copy'] as const) {
+  test(`a further room of ${form} comes after others, and as what it is named`, async () => {
+    const scripts = ['!a', '!b'].map((room) => ({ room, changes: [changeOf(1), changeOf(2)] }));
+    const all = (await written(form, scripts, true)).toString();
+    const at = all.indexOf('\n-- Room "!b"\n');
+    assert.ok(at > 0);
+    const refused = {
+      'by itself': [all.slice(at + 1), 0],
+      'without its line': [all.replace('\n-- Room "!b"\n', ''), 4],
+      'by another name': [all.replace('-- Room "!b"', '-- Room "!c"'), 4],
+      'before what it sets up': [`${all.slice(at + 1)}${all}`, 0],
+    } as const;
+    for (const [what, [sql, most]] of Object.entries(refused)) {
+      const { read, error } = await readAll(Buffer.from(sql));
+      assert.ok(error instanceof InputError, what);
+      assert.ok(read.length <= most, `${what}: ${read.length}`);
+    }
+    // Where the end of the first is missing, other changes are not taken for a further room's.
+    if (form === 'sql') return;
+    const { error } = await readAll(Buffer.from(all.slice(0, at) + all));
+    assert.ok(error instanceof InputError);
+  });
+}
+
+function changeOf(stateGroup: number): ChangedGroup {
+  const change = { oldHash: 1n, newRowsHash: 1n, rows: Buffer.from('a\t\t$a\n') };
+  return {
+    stateGroup,
+    oldPredecessor: undefined,
+    newPredecessor: undefined,
+    oldRows: 1,
+    newRows: 1,
+    change,
+  };
 }
 
 test('between lines of JSON there is space, and nothing that only looks like it', async () => {
@@ -224,8 +274,13 @@ test('between lines of JSON there is space, and nothing that only looks like it'
 });
 
 /** Fails unless the bytes are how the changes are written. */
-async function assertSays(form: Form, bytes: Buffer, read: readonly NewEncoding[]): Promise<void> {
-  const again = await written(form, scriptsOf(read));
+async function assertSays(
+  form: Form,
+  bytes: Buffer,
+  read: readonly NewEncoding[],
+  isOne: boolean,
+): Promise<void> {
+  const again = await written(form, scriptsOf(read), isOne);
   assert.deepEqual(meaning(form, bytes), meaning(form, again));
 }
 

@@ -1,7 +1,15 @@
 import type { ChangedGroup } from '../planner/planned-group.js';
 import { changeLine } from '../sinks/batch-text.js';
+import { roomOfLine } from '../sinks/among-rooms.js';
 import { COPY_CHANGES, COPY_ROWS } from '../sinks/rewrite-procedure.js';
-import { END_OF_COPY, FIRST_LINE, LAST_LINE, lastLine } from '../sinks/copy.js';
+import {
+  END_OF_COPY,
+  FIRST_LINE,
+  LAST_LINE,
+  lastLine,
+  REWRITE,
+  rewriteRoom,
+} from '../sinks/copy.js';
 import type { RoomChange } from './room-change.js';
 import { RowsWriter } from './rows-writer.js';
 import type { ScriptLines } from './script-lines.js';
@@ -11,9 +19,10 @@ import type { ScriptLines } from './script-lines.js';
  * complete. No more is held than the changes of a batch without their rows, and one group's rows.
  */
 export async function* readCopyScript(
-  room: string,
+  firstRoom: string,
   lines: ScriptLines,
 ): AsyncGenerator<RoomChange> {
+  let room = firstRoom;
   let groups = 0;
   let rows = 0;
   const newRows = new RowsWriter();
@@ -22,13 +31,17 @@ export async function* readCopyScript(
     if (line.startsWith(LAST_LINE)) {
       if (line === lastLine(groups, rows)) return;
       throw lines.wrong(
-        `says how many changes of room '${room}' there are, and ${groups} state groups with ${rows} rows were found: parts of the file are missing.`,
+        `says how many changes there are, and ${groups} state groups with ${rows} rows were found: parts of the file are missing.`,
       );
     }
     if (line.startsWith(FIRST_LINE)) {
       throw lines.wrong(
         `begins other changes, before those of room '${room}' have come to their end.`,
       );
+    }
+    room = roomOfLine(line) ?? room;
+    if (line.startsWith(REWRITE) && line !== rewriteRoom(room)) {
+      throw lines.wrong(`is for another room than '${room}', of which the changes before it are.`);
     }
     if (line === `${COPY_CHANGES};\r`) {
       throw lines.wrong('ends with a carriage return, as on Windows: copy the file as it is.');

@@ -1,3 +1,4 @@
+import { roomOfLine } from '../sinks/among-rooms.js';
 import { guardSummary } from '../sinks/sql-guard.js';
 import { literal } from '../sinks/sql-literal.js';
 import {
@@ -25,8 +26,9 @@ const COMMENT = '-- ';
 const ROOM = /^-- Room ("(?:[^"\\]|\\.)*"), state groups /s;
 
 /**
- * Reads what `sqlSink` wrote for one room, and gives each change when its rows are complete. It takes
- * nothing but the sink's own words, so that no statement can be missed or taken for another one.
+ * Reads a script that `sqlSink` wrote, of one room or several, and gives each change when its rows are
+ * complete. It takes nothing but the sink's own words, so that no statement can be missed or taken for
+ * another one.
  */
 export async function* readSqlScript(lines: ScriptLines): AsyncGenerator<RoomChange | NewEncoding> {
   const room = await readComment(lines);
@@ -63,11 +65,13 @@ const TAKE =
   /^CALL pg_temp\.take_state_group\((\d{1,16}), .*, (\d{1,16}|NULL), (\d{1,16}|NULL), (\d{1,10}), (-?\d{1,30})\);$/s;
 const CHECK = /^CALL pg_temp\.check_state_group\(\d{1,16}, (\d{1,10}), (-?\d{1,30})\);$/;
 
-async function* readGuarded(lines: ScriptLines, room: string): AsyncGenerator<RoomChange> {
-  const name = literal(room);
+async function* readGuarded(lines: ScriptLines, firstRoom: string): AsyncGenerator<RoomChange> {
+  let room = firstRoom;
   const rows = new RowsWriter();
   for (let groups = 0; ; groups++) {
     await lines.expect('\n');
+    room = await roomOfNext(lines, room);
+    const name = literal(room);
     const summary = guardSummary(groups).slice(1);
     if (await isNext(lines, summary)) return lines.expect(summary);
     await lines.expect(BEGIN);
@@ -116,8 +120,8 @@ const SWAP =
   /^(?:WITH )?there AS \(SELECT FROM state_groups WHERE id IN \((\d{1,16})(?:, (\d{1,16}))?\)/;
 
 /** Without a guard nothing says where the changes end, other than between two of them. */
-async function* readBare(lines: ScriptLines, room: string): AsyncGenerator<NewEncoding> {
-  const name = literal(room);
+async function* readBare(lines: ScriptLines, firstRoom: string): AsyncGenerator<NewEncoding> {
+  let room = firstRoom;
   const rows = new RowsWriter();
   for (;;) {
     const line = await lines.nextIfAny();
@@ -125,6 +129,8 @@ async function* readBare(lines: ScriptLines, room: string): AsyncGenerator<NewEn
     lines.back();
     if (line.toString('latin1', 0, COMMENT.length) === COMMENT) return;
     await lines.expect('\n');
+    room = await roomOfNext(lines, room);
+    const name = literal(room);
     const isLarge = await isNext(lines, BEGIN_LARGE);
     let newRows = 0;
     if (isLarge) {
@@ -143,6 +149,14 @@ async function* readBare(lines: ScriptLines, room: string): AsyncGenerator<NewEn
     await lines.expect(swap(change, name, isLarge ? LARGE : LISTED));
     yield { room, group: { stateGroup, newPredecessor, change: { rows: rows.take() } } };
   }
+}
+
+/** Reads the line before the changes of a further room and the empty one after it, if it comes; tells the room. */
+async function roomOfNext(lines: ScriptLines, room: string): Promise<string> {
+  const next = roomOfLine((await lines.next()).toString());
+  if (next === undefined) lines.back();
+  else await lines.expect('\n');
+  return next ?? room;
 }
 
 /** Whether the next line is the text's first one. */

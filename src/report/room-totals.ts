@@ -50,6 +50,15 @@ export class RoomTotals {
     return this.#isWritten;
   }
 
+  /** State groups of the rooms that have changes, and their new rows. */
+  get groupsWritten(): number {
+    return this.#totals.groupsWritten;
+  }
+
+  get rowsInserted(): number {
+    return this.#totals.rowsInserted;
+  }
+
   add(result: Statistics | RoomFailure): void {
     const totals = this.#totals;
     totals.rooms++;

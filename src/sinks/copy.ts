@@ -1,5 +1,6 @@
 import type { Transform } from 'node:stream';
 import { transform } from 'through2';
+import { roomLine, type AmongRooms } from './among-rooms.js';
 import { changeLine, rowLines } from './batch-text.js';
 import { DEFINE_GIVING_WAY } from './giving-way.js';
 import { BEGIN_BATCH, COPY_CHANGES, COPY_ROWS, DEFINE_REWRITING } from './rewrite-procedure.js';
@@ -26,12 +27,27 @@ export function lastLine(groups: number, rows: number): string {
   return `${LAST_LINE}${groups} state groups, ${rows} rows.`;
 }
 
+/** What a script ends with that has changes of so many groups, with so many new rows. */
+export function endOfScript(groups: number, rows: number): string {
+  return `${SUMMARY}${lastLine(groups, rows)}\n`;
+}
+
+/** How the statement begins that rewrites a batch, and names the room for psql. */
+export const REWRITE = 'CALL pg_temp.rewrite_state_groups(';
+
+/** That statement. */
+export function rewriteRoom(room: string): string {
+  return `${REWRITE}${literal(room)}, true);`;
+}
+
 export interface CopySettings {
   readonly room: string;
   /** Lines for the comment at the top: what made the file, from what. */
   readonly header: readonly string[];
   /** The most groups of one transaction; `DEFAULT_BATCH` unless it is given. */
   readonly batch?: number;
+  /** If the script is of several rooms: then it ends with `endOfScript`, which the sink does not write. */
+  readonly amongRooms?: AmongRooms;
 }
 
 /**
@@ -43,7 +59,12 @@ export interface CopySettings {
  * transaction, and by number and hash of each group's rows. A batch is held in memory, and its text comes
  * in pieces.
  */
-export function copySink({ room, header, batch = DEFAULT_BATCH }: CopySettings): Transform {
+export function copySink({
+  room,
+  header,
+  batch = DEFAULT_BATCH,
+  amongRooms,
+}: CopySettings): Transform {
   return transform(
     { writableObjectMode: true, writableHighWaterMark: 2 },
     async function* (source: AsyncIterable<readonly PlannedGroup[]>) {
@@ -55,7 +76,9 @@ export function copySink({ room, header, batch = DEFAULT_BATCH }: CopySettings):
       for await (const planned of source) {
         for (const group of planned) {
           if (!isChanged(group)) continue;
-          if (totalGroups === 0) yield Buffer.from(head(room, header));
+          if (totalGroups === 0) {
+            yield Buffer.from(amongRooms === 'further' ? furtherHead(room) : head(room, header));
+          }
           totalGroups++;
           totalRows += group.newRows;
           collected.push(group);
@@ -70,24 +93,32 @@ export function copySink({ room, header, batch = DEFAULT_BATCH }: CopySettings):
         }
       }
       if (collected.length > 0) yield* batchText(room, collected);
-      if (totalGroups > 0) yield Buffer.from(`${SUMMARY}${lastLine(totalGroups, totalRows)}\n`);
+      if (totalGroups > 0 && amongRooms === undefined) {
+        yield Buffer.from(endOfScript(totalGroups, totalRows));
+      }
     },
   ) as Transform;
 }
 
 const COUNTS = ['rewritten', 'done', 'skipped'].map((name) => `synapse_compress_state.${name}`);
 
+const STOP_ON_ERROR = '\\set ON_ERROR_STOP on\n';
+
 /** In a transaction, so that it stands also where a client opens one before the first statement. */
 function head(room: string, header: readonly string[]): string {
   return `${FIRST_LINE}${JSON.stringify(room)}
 ${comment(header)}
-\\set ON_ERROR_STOP on
-BEGIN;
+${STOP_ON_ERROR}BEGIN;
 SET client_encoding = 'UTF8';
 ${DEFINE_REWRITING}${DEFINE_GIVING_WAY}
 ${COUNTS.map((count) => `SET ${count} = '0';\n`).join('')}SET client_min_messages = 'notice';
 COMMIT;
 `;
+}
+
+/** If what stands before it was cut away by hand, psql has to stop: it would take rows for commands. */
+function furtherHead(room: string): string {
+  return `\n${roomLine(room)}${STOP_ON_ERROR}`;
 }
 
 function* batchText(room: string, groups: readonly ChangedGroup[]): Generator<Buffer> {
@@ -96,7 +127,7 @@ function* batchText(room: string, groups: readonly ChangedGroup[]): Generator<Bu
   );
   yield* rowLines(groups);
   yield Buffer.from(
-    `${END_OF_COPY}\nCOMMIT;\n${BEGIN_BATCH};\nCALL pg_temp.rewrite_state_groups(${literal(room)}, true);\n${COMMIT_AND_GIVE_WAY}`,
+    `${END_OF_COPY}\nCOMMIT;\n${BEGIN_BATCH};\n${rewriteRoom(room)}\n${COMMIT_AND_GIVE_WAY}`,
   );
 }
 

@@ -1,5 +1,6 @@
 import { transform } from 'through2';
 import type { Transform } from 'node:stream';
+import { roomLine, type AmongRooms } from './among-rooms.js';
 import { isChanged } from '../planner/planned-group.js';
 import type { ChangedGroup, PlannedGroup } from '../planner/planned-group.js';
 import { LEAST_PIECE, PIECE } from './output-writer.js';
@@ -30,6 +31,8 @@ export interface SqlSettings {
   readonly transactions: boolean;
   /** Lines for the comment at the top: what made the file, from what. */
   readonly header: readonly string[];
+  /** If the script is of several rooms: then with transactions it ends with `guardSummary`, which the sink does not write. */
+  readonly amongRooms?: AmongRooms;
 }
 
 /**
@@ -37,7 +40,7 @@ export interface SqlSettings {
  * out. Nothing is written for a group that stays as it is. A group's SQL comes in pieces, each when it
  * is asked for, so that no more than a piece and a statement is held however large the group is.
  */
-export function sqlSink({ room, transactions, header }: SqlSettings): Transform {
+export function sqlSink({ room, transactions, header, amongRooms }: SqlSettings): Transform {
   return transform(
     { writableObjectMode: true, writableHighWaterMark: 2 },
     async function* (source: AsyncIterable<readonly PlannedGroup[]>) {
@@ -48,13 +51,19 @@ export function sqlSink({ room, transactions, header }: SqlSettings): Transform 
       for await (const planned of source) {
         for (const group of planned) {
           if (!isChanged(group)) continue;
-          if (groups === 0) sql.write(comment(header) + setup(transactions));
+          if (groups === 0) {
+            sql.write(
+              amongRooms === 'further'
+                ? `\n${roomLine(room)}`
+                : comment(header) + setup(transactions),
+            );
+          }
           groups++;
           yield* write(sql, roomLiteral, group);
         }
         if (sql.length >= LEAST_PIECE) yield sql.take();
       }
-      if (groups > 0 && transactions) sql.write(guardSummary(groups));
+      if (groups > 0 && transactions && amongRooms === undefined) sql.write(guardSummary(groups));
       if (sql.length > 0) yield sql.take();
     },
   ) as Transform;
