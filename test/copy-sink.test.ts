@@ -261,3 +261,27 @@ test('no more is read than the groups have, also where nothing is known of the t
     assert.ok(Number(tuples) <= 20 * 10, `${tuples} rows of ${relname} were read for 20 groups`);
   }
 });
+
+test('hundreds of small batches of a session leave its temporary tables small', async (t) => {
+  const db = await testDatabase(t);
+  await store(db, ROOM_GROUPS);
+  const sql = await script(await planRoom(db));
+  const setUp = sql.slice(sql.indexOf('BEGIN;'), sql.indexOf('\nBEGIN;\nCOPY'));
+  await db.query(setUp);
+  for (let batch = 0; batch < 300; batch++) {
+    await db.query(`
+      INSERT INTO pg_temp.synapse_compress_state_changes SELECT id, NULL, NULL, 1, 1, 1, 1
+        FROM generate_series(${batch * 10}, ${batch * 10 + 9}) AS id;
+      INSERT INTO pg_temp.synapse_compress_state_rows SELECT 1, 't', '', repeat('e', 100)
+        FROM generate_series(1, 20)`);
+    await db.query(
+      "BEGIN ISOLATION LEVEL REPEATABLE READ; CALL pg_temp.rewrite_state_groups('!a', true); COMMIT",
+    );
+  }
+  const { rows: tables } = await db.query<{ bytes: string; left: string }>(`
+    SELECT pg_total_relation_size('pg_temp.synapse_compress_state_rows')
+      + pg_total_relation_size('pg_temp.synapse_compress_state_changes') AS bytes,
+      (SELECT count(*) FROM pg_temp.synapse_compress_state_rows) AS left`);
+  assert.equal(Number(tables[0].left), 0);
+  assert.ok(Number(tables[0].bytes) < 300 * 1024, tables[0].bytes);
+});
