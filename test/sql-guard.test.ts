@@ -221,6 +221,46 @@ test('a script that lost any line of its changes leaves every state as it was', 
   }
 });
 
+test('a script that another one follows, wherever it was cut off, leaves every state as it was', async (t) => {
+  if (!hasPsql) return t.skip('there is no psql');
+  const db = await testDatabase(t);
+  await store(db, ROOM_GROUPS);
+  const states = await readAllStates(db);
+  const sql = await guardedSql(await planRoom(db));
+  const cuts = [
+    'BEGIN',
+    'CALL pg_temp.take',
+    'INSERT INTO state_groups_state',
+    'CALL pg_temp.check',
+  ];
+  for (const statement of cuts) {
+    const at =
+      sql.indexOf(';\n', sql.indexOf(statement, sql.indexOf('CALL pg_temp.take') - 50)) + 2;
+    await psql(db, Readable.from([sql.slice(0, at), sql]), ['-tA']);
+    expectSameStates(await readAllStates(db), states);
+  }
+});
+
+test('rows that fail leave a group as it was, also where psql goes on behind each error', async (t) => {
+  if (!hasPsql) return t.skip('there is no psql');
+  const db = await testDatabase(t);
+  await store(db, ROOM_GROUPS);
+  const states = await readAllStates(db);
+  await db.query(`
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no space left'; END $$;
+    CREATE TRIGGER refuse BEFORE INSERT ON state_groups_state FOR EACH ROW WHEN (new.state_group = 4)
+      EXECUTE FUNCTION refuse()`);
+  const sql = await guardedSql(await planRoom(db));
+  const { stdout, stderr } = await psql(db, Readable.from([sql]), [
+    '-tA',
+    '-v',
+    'ON_ERROR_ROLLBACK=on',
+  ]);
+  expectSameStates(await readAllStates(db), states);
+  assert.match(stderr, /State group 4 stays as it is: its new rows did not all come, or failed\./);
+  assert.match(stdout, /^3\|0\|1$/m);
+});
+
 test('tables in a schema of their own are found by the search path', async (t) => {
   const db = await testDatabase(t);
   await store(db, ROOM_GROUPS);

@@ -10,6 +10,10 @@
  * always right: a group's state is the same under its old encoding. A second procedure ends the
  * transaction with an error unless the new rows are there, by number and hash: a line may have been lost.
  *
+ * Without that second call nothing of the group can be committed: a constraint, which is checked at COMMIT, sees to
+ * it. A script may be cut off there and another one follow, which begins with a COMMIT of its own; and where psql has
+ * ON_ERROR_ROLLBACK on and ON_ERROR_STOP off, it goes on to COMMIT though rows or the call failed.
+ *
  * Needs PostgreSQL 11, USAGE on the tables' schema, TEMPORARY on the database, SELECT and UPDATE on
  * `state_groups`, SELECT, INSERT and DELETE on `state_group_edges` and `state_groups_state`, and SELECT
  * on `state_groups_pending_deletion` where that exists.
@@ -17,6 +21,21 @@
 export const GUARD_DEFINITION = `SET row_security = off;
 SET synapse_compress_state.rewritten = '0';
 SET synapse_compress_state.skipped = '0';
+
+SET LOCAL client_min_messages = 'warning';
+DROP TABLE IF EXISTS pg_temp.synapse_compress_state_turn;
+CREATE TEMPORARY TABLE synapse_compress_state_turn (state_group bigint);
+INSERT INTO pg_temp.synapse_compress_state_turn VALUES (NULL);
+CREATE OR REPLACE FUNCTION pg_temp.refuse_incomplete() RETURNS trigger LANGUAGE plpgsql AS $function$
+BEGIN
+    IF current_setting('synapse_compress_state.taken', true) = 'yes' THEN
+        RAISE 'State group % stays as it is: its new rows did not all come, or failed.', new.state_group;
+    END IF;
+    RETURN NULL;
+END
+$function$;
+CREATE CONSTRAINT TRIGGER refuse_incomplete AFTER UPDATE ON pg_temp.synapse_compress_state_turn
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION pg_temp.refuse_incomplete();
 
 CREATE OR REPLACE PROCEDURE pg_temp.take_state_group(
     group_id bigint, room text, old_predecessor bigint, new_predecessor bigint,
@@ -35,6 +54,9 @@ DECLARE
 BEGIN
     IF current_setting('transaction_isolation') NOT IN ('repeatable read', 'serializable') THEN
         RAISE 'State group % is rewritten at REPEATABLE READ, not at %.', group_id, current_setting('transaction_isolation');
+    END IF;
+    IF current_setting('synapse_compress_state.taken', true) = 'yes' THEN
+        RAISE 'State group % comes before the one before it is complete.', group_id;
     END IF;
     BEGIN
         -- So said, the room's index is no way to them, which the planner takes where rooms are small as a rule.
@@ -67,6 +89,7 @@ BEGIN
                 group_id, old_predecessor, new_predecessor), 0) <> old_hash THEN
             reason := 'its rows are not what was read, or its change is spoilt';
         ELSE
+            UPDATE pg_temp.synapse_compress_state_turn SET state_group = group_id;
             UPDATE state_groups SET room_id = room_id WHERE id IN (group_id, new_predecessor);
             GET DIAGNOSTICS written = ROW_COUNT;
             DELETE FROM state_group_edges WHERE state_group = group_id;
@@ -109,6 +132,7 @@ BEGIN
         IF stored_rows <> new_rows OR stored_hash <> new_hash THEN
             RAISE 'The new rows of state group % are not what was planned: its change is spoilt, or a trigger or a rule is in the way.', group_id;
         END IF;
+        PERFORM set_config('synapse_compress_state.taken', 'complete', true);
     END IF;
 END
 $procedure$;
