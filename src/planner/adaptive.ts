@@ -6,6 +6,11 @@ import { Branches } from './branches.js';
 import { chainsToCome, SYNAPSE_HOPS, UNENDING } from './chains-to-come.js';
 import type { Plan, Planner } from './planner.js';
 
+/**
+ * On a base that is at most this part of a snapshot away, a state shares what is equal with it: of two views of a
+ * room that take turns, each is built on the other, and held with its own ancestors.
+ */
+const SHARED = 16;
 /** A stored delta of so few rows is kept without a search while it fits. */
 const SMALL_DELTA = 4;
 
@@ -94,6 +99,8 @@ export class AdaptivePlanner implements Planner {
           ? states.list(state, plan.delta)
           : states.difference(base, state, plan.delta, plan.delta.length);
       this.#savedRows += states.neededRows[state] + states.spareRows[state] - plan.length;
+      const isNear = base !== stored && SHARED * plan.length < states.size[state];
+      if (base !== NO_STATE && isNear) states.share(state, base, plan.delta, plan.length);
     }
     if (base === NO_STATE && stored !== NO_STATE) {
       this.forcedResets++;

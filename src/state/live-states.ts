@@ -137,6 +137,17 @@ export class LiveStates {
     return present;
   }
 
+  /**
+   * Lets `state` share with `base` what is equal: it was built on another state, and differs from this one in the
+   * first `count` of `rows`.
+   */
+  share(state: number, base: number, rows: Int32Array, count: number): void {
+    let root = this.trie.hold(this.root[base]);
+    for (let i = 0; i < count; i++) root = this.trie.set(root, rows[i]);
+    this.trie.release(this.root[state]);
+    this.root[state] = root;
+  }
+
   /** Takes `key` out of `state`. */
   remove(state: number, key: number): void {
     this.root[state] = this.trie.remove(this.root[state], key);
