@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
 import type { TestContext } from 'node:test';
-import type pg from 'pg';
+import pg from 'pg';
 import { Rewriter } from '../src/apply/rewriter.js';
 import { BusyError, DatabaseError } from '../src/errors.js';
 import { statementError } from '../src/sources/postgres/database-errors.js';
@@ -78,6 +78,30 @@ test('what a caller adds is committed with the batch, and undone with it', async
     { room: 'done' },
     { room: 'done' },
   ]);
+});
+
+test('a table that another transaction holds is waited for, and no group is left', async (t) => {
+  const db = await storedRoom(t);
+  const states = await readAllStates(db);
+  const changes = await planRoom(db);
+  const other = new pg.Client(db.url);
+  await other.connect();
+  await other.query('BEGIN; LOCK TABLE state_groups_state');
+  const troubles: string[] = [];
+  const rewriter = await Rewriter.open({
+    dsn: db.url,
+    env: {},
+    onTrouble(sentence) {
+      troubles.push(sentence);
+      void other.end();
+    },
+  });
+  t.after(() => rewriter.close());
+  const { rewritten, skipped } = await rewriter.rewrite({ room: ROOM, changes });
+  assert.deepEqual([rewritten, skipped], [changes.length, []]);
+  assert.equal(troubles.length, 1);
+  assert.match(troubles[0], /^Process \d+ of the server holds a table that is to be changed, /);
+  expectSameStates(await readAllStates(db), states);
 });
 
 test('a second writer is turned away, and told who is there', async (t) => {

@@ -338,7 +338,7 @@ test('a room that another transaction is in the way of is due again', async (t) 
   // The database goes first, and takes the connection with it.
   other.on('error', () => {});
   await other.connect();
-  await other.query('BEGIN; LOCK TABLE state_groups_state IN SHARE MODE');
+  await other.query('BEGIN; SELECT FROM state_groups FOR UPDATE');
   const settings = { ...LEVELS, rooms: [GOLDEN_ROOMS[0]], chunkSize: 5000 };
   const held = await run(db, settings);
   assert.equal(held.groupsRewritten, 0);

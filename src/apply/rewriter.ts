@@ -3,6 +3,7 @@ import { pipeline } from 'node:stream/promises';
 import { setTimeout } from 'node:timers/promises';
 import pg from 'pg';
 import { from as copyFrom } from 'pg-copy-streams';
+import { codeOf } from '../errors.js';
 import type { ChangedGroup } from '../planner/planned-group.js';
 import { dropConnection } from '../sources/postgres/connect.js';
 import { isLost } from '../sources/postgres/database-errors.js';
@@ -49,6 +50,9 @@ type Rewritten = Omit<Outcome, 'seconds' | 'secondsGiven'>;
 const ATTEMPTS = 4;
 /** Before the second attempt, in milliseconds; then twice as long each time. */
 const FIRST_PAUSE = 250;
+/** How long a batch waits for whoever holds a table, and between two looks, in milliseconds. */
+const LONGEST_WAIT_FOR_TABLES = 300_000;
+const TABLES_PAUSE = 500;
 /** A batch that the connection is lost over so often may be what breaks it. */
 const MOST_LOSSES = 5;
 
@@ -65,6 +69,17 @@ const GIVE_WAY = 'CALL pg_temp.let_them_go_first()';
 const GIVE_WAY_TO_WRITERS = `
   SELECT set_config('synapse_compress_state.first', pg_temp.sessions_that_write('0')::text, false);
   ${GIVE_WAY}`;
+
+/** The modes that conflict with that of a statement which writes rows. */
+const TABLE_HOLDER = `
+  SELECT pid FROM pg_locks
+  WHERE granted AND pid <> pg_backend_pid()
+    AND mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+    AND relation IN ('state_groups'::regclass, 'state_group_edges'::regclass, 'state_groups_state'::regclass)
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  LIMIT 1`;
+
+const INSUFFICIENT_PRIVILEGE = '42501';
 
 const BETWEEN_CHANGES = 'between changes';
 const whileRewriting = (room: string): string => `while room '${room}' was rewritten`;
@@ -240,10 +255,38 @@ export class Rewriter {
         return await work(attempt === ATTEMPTS);
       } catch (error) {
         if (!isConflict(error) || attempt === ATTEMPTS) throw error;
+        await this.#untilTablesAreFree();
         const pause = FIRST_PAUSE * 2 ** (attempt - 1) * (0.5 + Math.random());
         await setTimeout(pause, undefined, signalOption(this.#settings.signal));
         await this.#giveWay(GIVE_WAY_TO_WRITERS);
       }
+    }
+  }
+
+  /** Waits while somebody holds a whole table, which keeps us from all groups, not from a few. */
+  async #untilTablesAreFree(): Promise<void> {
+    const { signal, onTrouble } = this.#settings;
+    const end = performance.now() + LONGEST_WAIT_FOR_TABLES;
+    for (let said = false; performance.now() < end; said = true) {
+      const pid = await this.#tableHolder();
+      if (pid === undefined) return;
+      if (!said) {
+        onTrouble?.(
+          `Process ${pid} of the server holds a table that is to be changed, as VACUUM FULL, CLUSTER and ALTER TABLE do: waiting for it, ${LONGEST_WAIT_FOR_TABLES / 60_000} minutes at most.`,
+        );
+      }
+      await setTimeout(TABLES_PAUSE, undefined, signalOption(signal));
+    }
+  }
+
+  /** Unknown where pg_locks may not be read. */
+  async #tableHolder(): Promise<number | undefined> {
+    try {
+      const { rows } = await this.#outside((client) => client.query<{ pid: number }>(TABLE_HOLDER));
+      return rows[0]?.pid;
+    } catch (error) {
+      if (codeOf(error) === INSUFFICIENT_PRIVILEGE) return undefined;
+      throw error;
     }
   }
 
