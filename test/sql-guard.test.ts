@@ -43,6 +43,15 @@ async function rows(db: TestDatabase): Promise<string> {
   return text(db.copyOut('SELECT * FROM state_groups_state ORDER BY 1, 3, 4, 5'));
 }
 
+/** Lets rows of state group 4 fail. */
+async function refuseRows(db: TestDatabase): Promise<void> {
+  await db.query(`
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql
+      AS $$ BEGIN RAISE 'the disk is full'; END $$;
+    CREATE TRIGGER refuse BEFORE INSERT ON state_groups_state
+      FOR EACH ROW WHEN (new.state_group = 4) EXECUTE FUNCTION refuse()`);
+}
+
 for (const schema of ['synapse', 'synapse-before-1.124'] as const) {
   test(`changes are applied once, and a second time nothing is (${schema})`, async (t) => {
     const db = await testDatabase(t, schema);
@@ -163,11 +172,7 @@ test('a group whose statement fails is neither changed nor counted', async (t) =
   const db = await testDatabase(t);
   await store(db, ROOM_GROUPS);
   const states = await readAllStates(db);
-  await db.query(`
-    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql
-      AS $$ BEGIN RAISE 'the disk is full'; END $$;
-    CREATE TRIGGER refuse BEFORE INSERT ON state_groups_state
-      FOR EACH ROW WHEN (new.state_group = 4) EXECUTE FUNCTION refuse()`);
+  await refuseRows(db);
 
   const sql = Readable.from([await guardedSql(await planRoom(db))]);
   const { stdout, stderr } = await psql(db, sql, ['-tA']);
@@ -246,10 +251,7 @@ test('rows that fail leave a group as it was, also where psql goes on behind eac
   const db = await testDatabase(t);
   await store(db, ROOM_GROUPS);
   const states = await readAllStates(db);
-  await db.query(`
-    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no space left'; END $$;
-    CREATE TRIGGER refuse BEFORE INSERT ON state_groups_state FOR EACH ROW WHEN (new.state_group = 4)
-      EXECUTE FUNCTION refuse()`);
+  await refuseRows(db);
   const sql = await guardedSql(await planRoom(db));
   const { stdout, stderr } = await psql(db, Readable.from([sql]), [
     '-tA',

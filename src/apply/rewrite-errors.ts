@@ -10,6 +10,13 @@ export function isConflict(error: unknown): boolean {
   return error instanceof pg.DatabaseError && CONFLICTS.test(codeOf(error));
 }
 
+const INSUFFICIENT_PRIVILEGE = '42501';
+
+/** Whether the user may not do what a statement does. */
+export function lacksPrivilege(error: unknown): boolean {
+  return error instanceof pg.DatabaseError && codeOf(error) === INSUFFICIENT_PRIVILEGE;
+}
+
 /** What an operator should know about an error of a statement that writes; others are given back as they are. */
 export function rewriteError(error: unknown, doing: string): unknown {
   if (!(error instanceof Error)) return error;
@@ -26,7 +33,7 @@ export function rewriteError(error: unknown, doing: string): unknown {
 function sentence(error: pg.DatabaseError, doing: string): string {
   const message = error.hint === undefined ? error.message : `${error.message} (${error.hint})`;
   switch (codeOf(error)) {
-    case '42501':
+    case INSUFFICIENT_PRIVILEGE:
       return `The user may not do what is needed ${doing}: ${message}. ${PRIVILEGES}`;
     case '25006':
       return `The database turned out to be read-only ${doing}: ${message}. Write to the primary server.`;

@@ -3,13 +3,13 @@ import { pipeline } from 'node:stream/promises';
 import { setTimeout } from 'node:timers/promises';
 import pg from 'pg';
 import { from as copyFrom } from 'pg-copy-streams';
-import { codeOf } from '../errors.js';
 import type { ChangedGroup } from '../planner/planned-group.js';
 import { dropConnection } from '../sources/postgres/connect.js';
 import { isLost } from '../sources/postgres/database-errors.js';
 import { changeLine, rowLines } from '../sinks/batch-text.js';
+import { ON_TABLES } from '../sinks/giving-way.js';
 import { BEGIN_BATCH, COPY_CHANGES, COPY_ROWS } from '../sinks/rewrite-procedure.js';
-import { isConflict, rewriteError } from './rewrite-errors.js';
+import { isConflict, lacksPrivilege, rewriteError } from './rewrite-errors.js';
 import { cutWhenSilent, signalOption, unlessAborted, WriterSession } from './writer-session.js';
 import type { WriterSettings } from './writer-session.js';
 
@@ -75,11 +75,8 @@ const TABLE_HOLDER = `
   SELECT pid FROM pg_locks
   WHERE granted AND pid <> pg_backend_pid()
     AND mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
-    AND relation IN ('state_groups'::regclass, 'state_group_edges'::regclass, 'state_groups_state'::regclass)
-    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND ${ON_TABLES}
   LIMIT 1`;
-
-const INSUFFICIENT_PRIVILEGE = '42501';
 
 const BETWEEN_CHANGES = 'between changes';
 const whileRewriting = (room: string): string => `while room '${room}' was rewritten`;
@@ -285,7 +282,7 @@ export class Rewriter {
       const { rows } = await this.#outside((client) => client.query<{ pid: number }>(TABLE_HOLDER));
       return rows[0]?.pid;
     } catch (error) {
-      if (codeOf(error) === INSUFFICIENT_PRIVILEGE) return undefined;
+      if (lacksPrivilege(error)) return undefined;
       throw error;
     }
   }

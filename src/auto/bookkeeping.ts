@@ -1,4 +1,5 @@
-import pg from 'pg';
+import type pg from 'pg';
+import { lacksPrivilege } from '../apply/rewrite-errors.js';
 import { DatabaseError } from '../errors.js';
 import { DEFAULT_LEVEL_SIZES } from '../planner/levels.js';
 import type { Level } from '../planner/levels.js';
@@ -44,8 +45,6 @@ const TABLES = {
     )`,
 };
 
-const INSUFFICIENT_PRIVILEGE = '42501';
-
 /** Makes those tables that are missing: `IF NOT EXISTS` would ask for the right to make them even if none is. */
 export async function createTables(client: pg.ClientBase): Promise<void> {
   const { rows } = await client.query<{ name: keyof typeof TABLES }>(
@@ -55,7 +54,7 @@ export async function createTables(client: pg.ClientBase): Promise<void> {
   try {
     for (const { name } of rows) await client.query(TABLES[name]);
   } catch (error) {
-    if (!(error instanceof pg.DatabaseError) || error.code !== INSUFFICIENT_PRIVILEGE) throw error;
+    if (!lacksPrivilege(error)) throw error;
     throw new DatabaseError(
       `The user may not make the tables in which progress is kept. Make them as another user, and GRANT SELECT, INSERT, UPDATE, DELETE on them:\n${rows.map(({ name }) => TABLES[name]).join(';\n')};`,
       { cause: error },

@@ -64,8 +64,6 @@ export class AdaptivePlanner implements Planner {
   #hanging: Int32Array = new Int32Array(0);
   readonly #branches: Branches;
   readonly #search: BaseSearch;
-  /** Where the rows of a base are counted. */
-  #delta = new Int32Array(1024);
 
   constructor(settings: AdaptiveSettings = {}) {
     const { maxHops = SYNAPSE_HOPS, rebaseDeep = false } = settings;
@@ -99,8 +97,9 @@ export class AdaptivePlanner implements Planner {
           ? states.list(state, plan.delta)
           : states.difference(base, state, plan.delta, plan.delta.length);
       this.#savedRows += states.neededRows[state] + states.spareRows[state] - plan.length;
+      // Of a snapshot nothing is near.
       const isNear = base !== stored && SHARED * plan.length < states.size[state];
-      if (base !== NO_STATE && isNear) states.share(state, base, plan.delta, plan.length);
+      if (isNear) states.share(state, base, plan.delta, plan.length);
     }
     if (base === NO_STATE && stored !== NO_STATE) {
       this.forcedResets++;
@@ -145,7 +144,7 @@ export class AdaptivePlanner implements Planner {
       hopsNeeded,
     });
     if (stored === NO_STATE || best === stored) return best;
-    const cost = this.#rowsOn(states, best, state) - needed;
+    const cost = this.#search.rows - needed;
     if (left >= 0) return cost < 0 ? best : stored;
     // Saved rows may also pay for the hops that are left under the newest groups.
     if (hops <= maxHops) return cost <= saved ? best : stored;
@@ -168,13 +167,5 @@ export class AdaptivePlanner implements Planner {
   #chainToCome(states: LiveStates, state: number): number {
     const groups = this.#chainsToCome?.[states.group[state]] ?? UNENDING;
     return groups === UNENDING ? Infinity : groups;
-  }
-
-  /** What the group costs on that base. */
-  #rowsOn(states: LiveStates, base: number, state: number): number {
-    const size = states.size[state];
-    if (base === NO_STATE) return size;
-    this.#delta = grown(this.#delta, size);
-    return states.difference(base, state, this.#delta, size);
   }
 }

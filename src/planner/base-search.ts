@@ -62,6 +62,7 @@ export class BaseSearch {
   #way = new Int32Array(128);
   #found = new Int32Array(1024);
   #best = NO_STATE;
+  #bestRows = 0;
   /** The rows of the best base for what its hops are worth. */
   #bestPrice = 0;
   /** What a snapshot costs if all its hops are needed, and whether some base would cost less then. */
@@ -71,6 +72,11 @@ export class BaseSearch {
   constructor(branches: Branches, maxHops: number) {
     this.#branches = branches;
     this.#maxHops = maxHops;
+  }
+
+  /** The rows of the group's delta on what `find` gave last; of a snapshot all. */
+  get rows(): number {
+    return this.#best === NO_STATE ? this.#size : this.#bestRows;
   }
 
   /** The best base, or `NO_STATE` if a snapshot is better. */
@@ -105,7 +111,8 @@ export class BaseSearch {
     for (let i = last; i >= 0 && i > last - LEAST_BRANCHES - size; i--) {
       this.#climb(this.#branches.headAt(i), most);
     }
-    return this.#beatsSnapshot ? this.#best : NO_STATE;
+    if (!this.#beatsSnapshot) this.#best = NO_STATE;
+    return this.#best;
   }
 
   /**
@@ -125,12 +132,16 @@ export class BaseSearch {
       const found = this.#rows(head, Math.min(rows - 1, NEAR, Math.floor(left * hopWorth)), 0);
       if (found < 0) continue;
       this.#best = head;
+      this.#bestRows = found;
       rows = found;
     }
     const needed = states.neededRows[this.#state];
     if (stored !== NO_STATE && needed <= rows) {
       const left = this.#limit - states.hopsAfter[stored] - 1;
-      if (left >= 0 && needed <= Math.min(NEAR, left * hopWorth)) this.#best = stored;
+      if (left >= 0 && needed <= Math.min(NEAR, left * hopWorth)) {
+        this.#best = stored;
+        this.#bestRows = needed;
+      }
     }
     return this.#best !== NO_STATE;
   }
@@ -218,6 +229,7 @@ export class BaseSearch {
     this.#beatsSnapshot ||= rows <= beating;
     if (rows > better) return;
     this.#best = base;
+    this.#bestRows = rows;
     this.#bestPrice = rows / this.#worth(hops);
   }
 

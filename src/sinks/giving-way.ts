@@ -1,3 +1,7 @@
+/** Which of `pg_locks` are on the tables that are rewritten. */
+export const ON_TABLES = `relation IN ('state_groups'::regclass, 'state_group_edges'::regclass, 'state_groups_state'::regclass)
+            AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())`;
+
 /**
  * What lets Synapse's purges go first. One that waits for a transaction of ours, or comes to a row that we have
  * written since it began, has to begin anew; it does so at once, and after five times gives up. Where the next
@@ -21,8 +25,7 @@ BEGIN
         SELECT DISTINCT split_part(virtualtransaction, '/', 1)
         FROM pg_locks LEFT JOIN pg_stat_activity AS session USING (pid)
         WHERE pid <> pg_backend_pid() AND mode IN ('RowShareLock', 'RowExclusiveLock')
-            AND relation IN ('state_groups'::regclass, 'state_group_edges'::regclass, 'state_groups_state'::regclass)
-            AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            AND ${ON_TABLES}
             AND (longer_than = '0' OR xact_start < clock_timestamp() - longer_than)
             AND (state LIKE 'idle in transaction%' AND state_change < clock_timestamp() - interval '1 s') IS NOT TRUE);
 EXCEPTION WHEN insufficient_privilege THEN

@@ -3,7 +3,8 @@
  * whether fields are what they should be.
  */
 
-const CREATE = 'm.room.create';
+/** Its type. */
+export const CREATE = 'm.room.create';
 
 /** Whether a key is that of the event. */
 export function isCreate(type: string, stateKey: string): boolean {

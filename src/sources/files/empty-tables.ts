@@ -1,8 +1,9 @@
 import { InputError } from '../../errors.js';
+import { CREATE } from '../../state/create-event.js';
 import type { Input } from './input.js';
 
-/** The end of a row's key that every full state has: see `create-event.ts`. */
-const CREATE = Buffer.from('\tm.room.create\t\t');
+/** In COPY text, the key that every full state has. */
+const CREATE_KEY = Buffer.from(`\t${CREATE}\t\t`);
 
 /** What is known of a group, and of a room. */
 const HAS_CREATE = 1;
@@ -35,7 +36,7 @@ export class EmptyTables {
   addRows(group: number, bytes: Buffer, start: number, end: number): void {
     this.#hasRows = true;
     if (group < 0 || group >= this.#groups.length) return;
-    const isFull = bytes.subarray(start, end).includes(CREATE);
+    const isFull = bytes.subarray(start, end).includes(CREATE_KEY);
     this.#groups[group] |= isFull ? HAS_CREATE : LACKS_CREATE;
   }
 
