@@ -12,7 +12,6 @@ import fc from 'fast-check';
 import { InputError } from '../src/errors.js';
 import { binaryToCopyText } from '../src/sources/files/binary.js';
 import { csvToCopyText } from '../src/sources/files/csv.js';
-import { openFilesSource } from '../src/sources/files/files-source.js';
 import { jsonToCopyText } from '../src/sources/files/json.js';
 import { recognize } from '../src/sources/files/recognize.js';
 import { zstdFrames } from '../src/sources/files/zstd-frames.js';
@@ -23,6 +22,7 @@ import { overwritten } from './support/naive-copy-text.js';
 import { testDatabase } from './support/postgres.js';
 import type { TestDatabase } from './support/postgres.js';
 import { hasPsql, psql } from './support/psql.js';
+import { readRoom } from './support/read-room.js';
 import { runCli } from './support/run-cli.js';
 
 const formats = Object.keys(FORMATS) as Format[];
@@ -94,24 +94,12 @@ interface Given {
   readonly room?: string;
 }
 
-/** Headers and rows of a room. */
-async function readRoom(t: TestContext | string, given: Given) {
+/** What `readRoom` gives; no temporary file is left. */
+async function readAndTidy(t: TestContext | string, given: Given) {
   const tmpdir = typeof t === 'string' ? t : await temporaryFolder(t);
-  const source = await openFilesSource({
-    inputs: [],
-    stdin: Readable.from([]),
-    room: '!a:x',
-    range: {},
-    memory: 2 ** 20,
-    tmpdir,
-    ...given,
-  });
   try {
-    const rows = (await buffer(source.rows())).toString();
-    const { ids, prev } = source.groups;
-    return { ids: [...ids], prev: [...prev], rows, warnings: source.warnings };
+    return await readRoom({ ...given, tmpdir });
   } finally {
-    await source.close();
     assert.deepEqual(
       readdirSync(tmpdir).filter((name) => name.endsWith('.tmp')),
       [],
@@ -130,7 +118,7 @@ describe('an export in any format', () => {
         for (const [i, table] of STATE_TABLES.entries()) {
           await writeFile(inputs[i], PACKINGS[packing](FORMATS[format](table, database[table])));
         }
-        const read = await readRoom(t, { inputs });
+        const read = await readAndTidy(t, { inputs });
         assert.deepEqual(read, {
           ids: [1, 2, Number.MAX_SAFE_INTEGER],
           prev: [-1, 0, 1],
@@ -138,7 +126,7 @@ describe('an export in any format', () => {
           warnings: [],
         });
         // Without state_groups, and with rows that go by once.
-        const piped = await readRoom(t, {
+        const piped = await readAndTidy(t, {
           inputs: [inputs[1], '-'],
           stdin: Readable.from([await readFile(inputs[2])]),
         });
@@ -185,7 +173,7 @@ describe('an export in any format', () => {
             await writeFile(join(folder, table), packed);
           }
         }
-        const read = await readRoom(folder, { inputs, stdin, room });
+        const read = await readAndTidy(folder, { inputs, stdin, room });
         const sorted = rows.toSorted(([a], [b]) => Number(a) - Number(b));
         assert.equal(read.rows, copyText(sorted));
         assert.deepEqual([read.ids, read.prev, read.warnings], [[1, 2, 3], [-1, -1, 0], []]);
@@ -292,7 +280,7 @@ describe('an input that is not as it should be', () => {
       const good = copyText(database[table]);
       await writeFile(join(folder, table), table === 'state_groups_state' ? bytes : good);
     }
-    const reading = readRoom(t, { inputs: STATE_TABLES.map((table) => join(folder, table)) });
+    const reading = readAndTidy(t, { inputs: STATE_TABLES.map((table) => join(folder, table)) });
     const error: unknown = await reading.then(
       () => undefined,
       (reason: unknown) => reason,
@@ -483,7 +471,7 @@ describe('an input that is not as it should be', () => {
   it('is a folder that pg_dump -Fd made', async (t) => {
     const folder = await temporaryFolder(t);
     await writeFile(join(folder, 'toc.dat'), 'PGDMP');
-    await assert.rejects(readRoom(t, { inputs: [folder] }), /pg_restore -f - /);
+    await assert.rejects(readAndTidy(t, { inputs: [folder] }), /pg_restore -f - /);
   });
 });
 
@@ -513,7 +501,7 @@ describe('--table', () => {
     const folder = await temporaryFolder(t);
     const edges = join(folder, 'edges');
     await writeFile(edges, copyText(database.state_group_edges));
-    await assert.rejects(readRoom(t, { tables: { state_groups: edges } }), {
+    await assert.rejects(readAndTidy(t, { tables: { state_groups: edges } }), {
       name: 'InputError',
       message: /edges holds state_group_edges, and not state_groups/,
     });

@@ -4,15 +4,14 @@ import { readFileSync } from 'node:fs';
 import { mkdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
-import { buffer } from 'node:stream/consumers';
 import { describe, it, type TestContext } from 'node:test';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import fc from 'fast-check';
 import { InputError } from '../src/errors.js';
-import { openFilesSource } from '../src/sources/files/files-source.js';
 import { copyText, dump, FORMATS } from './support/export-formats.js';
 import type { Format, Row, Table, Tables } from './support/export-formats.js';
 import { fixture, LARGE_ROOM, STATE_TABLES, temporaryFolder } from './support/fixtures.js';
+import { readRoom } from './support/read-room.js';
 import { runCli } from './support/run-cli.js';
 
 const DATABASE: Tables = {
@@ -33,27 +32,9 @@ const DATABASE: Tables = {
   ],
 };
 
-/** Headers, rows and warnings of a room; temporary files lie in the folder. */
-async function readRoom(tmpdir: string, inputs: readonly string[], stdin = Readable.from([])) {
-  const source = await openFilesSource({
-    inputs,
-    stdin,
-    room: '!a',
-    range: {},
-    memory: 2 ** 20,
-    tmpdir,
-  });
-  try {
-    const rows = (await buffer(source.rows())).toString();
-    return {
-      ids: [...source.groups.ids],
-      prev: [...source.groups.prev],
-      rows,
-      warnings: source.warnings,
-    };
-  } finally {
-    await source.close();
-  }
+/** The room `!a`; temporary files lie in the folder. */
+function readRoomA(tmpdir: string, inputs: readonly string[], stdin = Readable.from([])) {
+  return readRoom({ tmpdir, inputs, stdin, room: '!a' });
 }
 
 /** Writes each of `files` into a folder, and gives their paths. */
@@ -87,7 +68,7 @@ describe('files that hold parts of one table', () => {
       const folder = await temporaryFolder(t);
       const others = await exported(folder, otherThan(table));
       const [whole] = await exported(folder, [table]);
-      const expected = await readRoom(folder, [...others, whole]);
+      const expected = await readRoomA(folder, [...others, whole]);
       assert.deepEqual(expected.ids, [12, 112]);
       const bytes = Buffer.from(copyText(DATABASE[table]));
       // The first part tells which table it is, if it has the first row.
@@ -96,7 +77,7 @@ describe('files that hold parts of one table', () => {
           const parts = [bytes.subarray(0, i), bytes.subarray(i, j), bytes.subarray(j)];
           const names = parts.flatMap((part, n) => (part.length === 0 ? [] : [[`${n}`, part]]));
           const inputs = await written(folder, Object.fromEntries(names) as Record<string, Buffer>);
-          const read = await readRoom(folder, [...inputs, ...others]);
+          const read = await readRoomA(folder, [...inputs, ...others]);
           const warnings = read.warnings.filter((warning) => !/ends within a line/.test(warning));
           assert.deepEqual({ ...read, warnings }, expected, `cut at ${i} and ${j}`);
         }
@@ -136,7 +117,7 @@ describe('files that hold parts of one table', () => {
             inputs.push(...(await written(folder, { [`part-${n}`]: bytes })));
           }
         }
-        const read = await readRoom(folder, [...inputs, ...others], piped);
+        const read = await readRoomA(folder, [...inputs, ...others], piped);
         const own = all.filter(([, room]) => room === '!a');
         assert.equal(read.rows, copyText(own.toSorted(([a], [b]) => Number(a) - Number(b))));
         assert.deepEqual(read.warnings, []);
@@ -154,7 +135,7 @@ describe('files that hold parts of one table', () => {
       a: backwards('state_group_edges', [first]),
       b: backwards('state_group_edges', rest),
     });
-    const read = await readRoom(folder, [...inputs, ...others]);
+    const read = await readRoomA(folder, [...inputs, ...others]);
     assert.deepEqual(
       [read.ids, read.prev],
       [
@@ -168,7 +149,7 @@ describe('files that hold parts of one table', () => {
       .toString()
       .split(/(?<=\n)/);
     const cut = await written(folder, { a: header + lines[0], b: lines.slice(1).join('') });
-    await refused(readRoom(folder, [...cut, ...others]), /only one begins with the names .* cat /);
+    await refused(readRoomA(folder, [...cut, ...others]), /only one begins with the names .* cat /);
   });
 
   it('name their own lines', async (t) => {
@@ -188,7 +169,7 @@ describe('files that hold parts of one table', () => {
       [{ a: row, b: `${row}12\t!a` }, /^Line 2 of \S+\/b has no line feed at its end/],
     ] as const) {
       const inputs = await written(folder, parts);
-      await refused(readRoom(folder, [...inputs, ...others]), message);
+      await refused(readRoomA(folder, [...inputs, ...others]), message);
     }
   });
 
@@ -215,10 +196,10 @@ describe('files that hold parts of one table', () => {
       ],
     ] as const) {
       const inputs = await written(folder, parts);
-      await refused(readRoom(folder, [...inputs, ...others]), message);
+      await refused(readRoomA(folder, [...inputs, ...others]), message);
     }
     const cut = await written(folder, { a: `${row}1`, b: row });
-    const read = await readRoom(folder, [...cut, ...others]);
+    const read = await readRoomA(folder, [...cut, ...others]);
     assert.match(
       read.warnings[0],
       /a ends within a line, and .*b was read as what it goes on with/,
@@ -254,9 +235,9 @@ describe('files that hold parts of one table', () => {
       [[a, sql], both],
       [[sql, moreSql], /^Both .*dump\.sql and .*more\.sql hold/],
     ] as const) {
-      await refused(readRoom(folder, inputs), message);
+      await refused(readRoomA(folder, inputs), message);
     }
-    const named = await readRoom(folder, [
+    const named = await readRoomA(folder, [
       ...others,
       tables,
       join(tables, 'state_groups_state.copy'),

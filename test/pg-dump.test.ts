@@ -5,7 +5,6 @@ import { createReadStream, readdirSync } from 'node:fs';
 import { appendFile, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
-import { buffer } from 'node:stream/consumers';
 import { describe, it } from 'node:test';
 import type { TestContext } from 'node:test';
 import { promisify } from 'node:util';
@@ -28,6 +27,7 @@ import {
 } from './support/fixtures.js';
 import { testDatabase } from './support/postgres.js';
 import type { TestDatabase } from './support/postgres.js';
+import { readRoom } from './support/read-room.js';
 import { runCli } from './support/run-cli.js';
 
 const small: Tables = {
@@ -44,30 +44,6 @@ const small: Tables = {
   ],
 };
 const sorted = copyText([small.state_groups_state[1], small.state_groups_state[0]]);
-
-interface Given {
-  readonly inputs: readonly string[];
-  readonly stdin?: Readable;
-  readonly tmpdir: string;
-}
-
-async function readRoom({ inputs, stdin = Readable.from([]), tmpdir }: Given) {
-  const source = await openFilesSource({
-    inputs,
-    stdin,
-    room: '!a:x',
-    range: {},
-    memory: 2 ** 20,
-    tmpdir,
-  });
-  try {
-    const rows = (await buffer(source.rows())).toString();
-    const { ids, prev } = source.groups;
-    return { ids: [...ids], prev: [...prev], rows, warnings: source.warnings };
-  } finally {
-    await source.close();
-  }
-}
 
 /** The three tables of a dump that comes in these chunks, as COPY text. */
 async function tablesOf(
